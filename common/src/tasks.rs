@@ -1,0 +1,193 @@
+//! Supervision of tasks: each has a name, none is detached, and a panic in one stops the process
+//! in order instead of leaving it half alive.
+//!
+//! Invariant: a task is listed in `running` from before its first poll until it has been dropped.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+use crate::shutdown::Shutdown;
+
+/// How long aborted tasks get to drop what they own.
+const ABORT_GRACE: Duration = Duration::from_millis(500);
+
+/// A set of supervised tasks. Clones share the set; dropping the last clone aborts what still runs.
+#[derive(Clone, Debug)]
+#[must_use = "tasks are aborted when their supervisor is dropped"]
+pub struct Tasks {
+    set: Arc<TaskSet>,
+}
+
+#[derive(Debug)]
+struct TaskSet {
+    shutdown: Shutdown,
+    tracker: TaskTracker,
+    running: Arc<Running>,
+}
+
+impl Drop for TaskSet {
+    fn drop(&mut self) {
+        self.running.abort_all();
+    }
+}
+
+impl Tasks {
+    /// `shutdown` begins when a task panics.
+    pub fn new(shutdown: Shutdown) -> Self {
+        let set = TaskSet { shutdown, tracker: TaskTracker::new(), running: Arc::default() };
+        Tasks { set: Arc::new(set) }
+    }
+
+    /// The shutdown that this set's tasks follow.
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.set.shutdown
+    }
+
+    /// Starts a task; must be called within a Tokio runtime.
+    pub fn spawn<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let running = Arc::clone(&self.set.running);
+        let shutdown = self.set.shutdown.clone();
+        // The lock is held over the spawn, so that a task that ends at once finds its own entry.
+        let mut table = self.set.running.table.lock();
+        let id = table.next_id;
+        let entry = RunningEntry { running, id };
+        let handle = self.set.tracker.spawn(async move {
+            let _entry = entry;
+            if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+                error!(task = name, panic = panic_text(&*panic), "task panicked, shutting down");
+                shutdown.begin();
+            }
+        });
+        table.next_id += 1;
+        table.tasks.insert(id, (name, handle.abort_handle()));
+    }
+
+    /// Names of the tasks that run now, in the order in which they were started.
+    pub fn running(&self) -> Vec<&'static str> {
+        self.set.running.names()
+    }
+
+    /// Waits until all tasks have ended. At the deadline, aborts those that have not and returns
+    /// their names. Does not begin the shutdown: that is the caller's decision.
+    pub async fn join(&self, deadline: Duration) -> Result<(), Vec<&'static str>> {
+        self.set.tracker.close();
+        if tokio::time::timeout(deadline, self.set.tracker.wait()).await.is_ok() {
+            return Ok(());
+        }
+        let stragglers = self.set.running.abort_all();
+        if stragglers.is_empty() {
+            return Ok(());
+        }
+        // Best effort: a task that blocks its thread cannot be aborted, and is reported all the same.
+        let _ = tokio::time::timeout(ABORT_GRACE, self.set.tracker.wait()).await;
+        Err(stragglers)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    table: Mutex<RunningTable>,
+}
+
+#[derive(Debug, Default)]
+struct RunningTable {
+    next_id: u64,
+    tasks: BTreeMap<u64, (&'static str, AbortHandle)>,
+}
+
+impl Running {
+    fn names(&self) -> Vec<&'static str> {
+        self.table.lock().tasks.values().map(|(name, _)| *name).collect()
+    }
+
+    fn abort_all(&self) -> Vec<&'static str> {
+        // Aborting may drop a task here and now, which takes the lock again: hence the copy.
+        let tasks: Vec<_> = self.table.lock().tasks.values().cloned().collect();
+        tasks.iter().for_each(|(_, handle)| handle.abort());
+        tasks.into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// Takes the task off the list when the task is dropped, however it ends.
+struct RunningEntry {
+    running: Arc<Running>,
+    id: u64,
+}
+
+impl Drop for RunningEntry {
+    fn drop(&mut self) {
+        self.running.table.lock().tasks.remove(&self.id);
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        return text;
+    }
+    panic.downcast_ref::<String>().map_or("(no text)", String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn join_waits_for_all() {
+        let shutdown = Shutdown::new();
+        let tasks = Tasks::new(shutdown.clone());
+        let seen = shutdown.clone();
+        tasks.spawn("follower", async move { seen.begun().await });
+        assert_eq!(tasks.running(), ["follower"]);
+        shutdown.begin();
+        assert_eq!(tasks.join(LONG).await, Ok(()));
+        assert!(tasks.running().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_panic_begins_the_shutdown() {
+        let shutdown = Shutdown::new();
+        let tasks = Tasks::new(shutdown.clone());
+        tasks.spawn("faulty", async { panic!("on purpose, in a test") });
+        shutdown.begun().await;
+        assert_eq!(tasks.join(LONG).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn stragglers_are_named_and_aborted() {
+        let tasks = Tasks::new(Shutdown::new());
+        tasks.spawn("quick", async {});
+        tasks.spawn("stuck", pending());
+        assert_eq!(tasks.join(SOON).await, Err(vec!["stuck"]));
+        assert!(tasks.running().is_empty());
+    }
+
+    #[tokio::test]
+    async fn dropping_the_supervisor_aborts() {
+        let tasks = Tasks::new(Shutdown::new());
+        let (guard, dropped) = tokio::sync::oneshot::channel::<()>();
+        tasks.spawn("owner", async move {
+            let _guard = guard;
+            pending().await
+        });
+        drop(tasks);
+        assert!(dropped.await.is_err());
+    }
+}

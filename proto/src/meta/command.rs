@@ -1,0 +1,91 @@
+//! The commands that change one partition's records. All follow one rule: compare the head, change, bump its version.
+
+use super::{Checkpoint, Owner, PartitionHead, SegmentRecord};
+use crate::{BytePosition, Epoch, FileId, Offset, TopicPartition};
+
+/// Where a sealed segment ends: both values are exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentEnd {
+    pub offset: Offset,
+    pub position: BytePosition,
+}
+
+/// One change of one partition's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionCommand {
+    pub partition: TopicPartition,
+    /// Random; the same for each try of the same command, new for each new one.
+    pub nonce: u64,
+    /// The sender's wall clock, milliseconds since 1970, for the records that tell a time.
+    pub now_ms: i64,
+    pub kind: PartitionCommandKind,
+}
+
+/// What to change. Every kind but `Claim` names the epoch it acts under and is refused with `Fenced` if the head has
+/// another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionCommandKind {
+    /// Take the partition under the next epoch. The intent must name the node; otherwise `NotOwner`.
+    Claim { owner: Owner },
+    /// Record how many bytes of the open file the store knew to be covered when it was fenced. Never lowers one.
+    RecordFloor { epoch: Epoch, file: FileId, floor: BytePosition },
+    /// End recovery: seal the open segment that was found, if any, at `end` (an empty one becomes garbage), start the
+    /// epoch in the chain at `start`, and mark the head recovered.
+    FinishRecovery { epoch: Epoch, found: Option<(FileId, SegmentEnd)>, start: Offset },
+    /// Register a new open segment, sealing the open one at `seal` in the same transaction (an empty one becomes
+    /// garbage). `seal` is given exactly if a segment is open.
+    OpenSegment { epoch: Epoch, file: FileId, start_position: BytePosition, base_offset: Offset, seal: Option<SegmentEnd> },
+    /// Seal the open segment without a successor (idleness, release).
+    SealSegment { epoch: Epoch, file: FileId, end: SegmentEnd },
+    /// A sealed segment's file is closed, covers its end, and its index is written.
+    CloseSegment { epoch: Epoch, base_offset: Offset, file: FileId },
+    /// Move the checkpoint forward; one that would go back changes nothing. Changes neither head nor its version.
+    Checkpoint { checkpoint: Checkpoint },
+    /// Give the partition up. Nothing may be open.
+    Release { epoch: Epoch },
+    /// A garbage file was deleted from the store; forget it.
+    ForgetGarbage { epoch: Epoch, file: FileId },
+}
+
+impl PartitionCommandKind {
+    /// The epoch under which the command acts; `None` for a claim, which makes one.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            PartitionCommandKind::Claim { .. } => None,
+            PartitionCommandKind::Checkpoint { checkpoint } => Some(checkpoint.epoch),
+            PartitionCommandKind::RecordFloor { epoch, .. }
+            | PartitionCommandKind::FinishRecovery { epoch, .. }
+            | PartitionCommandKind::OpenSegment { epoch, .. }
+            | PartitionCommandKind::SealSegment { epoch, .. }
+            | PartitionCommandKind::CloseSegment { epoch, .. }
+            | PartitionCommandKind::Release { epoch }
+            | PartitionCommandKind::ForgetGarbage { epoch, .. } => Some(*epoch),
+        }
+    }
+
+    /// The name used in logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PartitionCommandKind::Claim { .. } => "claim",
+            PartitionCommandKind::RecordFloor { .. } => "record_floor",
+            PartitionCommandKind::FinishRecovery { .. } => "finish_recovery",
+            PartitionCommandKind::OpenSegment { .. } => "open_segment",
+            PartitionCommandKind::SealSegment { .. } => "seal_segment",
+            PartitionCommandKind::CloseSegment { .. } => "close_segment",
+            PartitionCommandKind::Checkpoint { .. } => "checkpoint",
+            PartitionCommandKind::Release { .. } => "release",
+            PartitionCommandKind::ForgetGarbage { .. } => "forget_garbage",
+        }
+    }
+}
+
+/// One partition's records at one revision.
+///
+/// The answer to a claim holds every segment, ordered by offset, and the checkpoint. The answer to any other command
+/// holds only the head, and the segments that the command changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartitionView {
+    pub head: PartitionHead,
+    pub segments: Vec<SegmentRecord>,
+    pub checkpoint: Option<Checkpoint>,
+}

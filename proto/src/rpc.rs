@@ -1,0 +1,1 @@
+//! The gRPC forms of the service traits: conversions, clients, servers.
