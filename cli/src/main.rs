@@ -1,1 +1,54 @@
-fn main() {}
+//! The one binary: parses what was typed, runs it, turns the outcome into an exit code.
+
+mod command;
+mod exit;
+mod output;
+mod process;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::command::Command;
+
+/// Small frames and large record batches are allocated and freed on many threads at once, which the C library's
+/// allocator is slow at; and for large blocks it gives addresses at which copying is slow on some machines.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A message queue that keeps its records on HDFS or a local disk, apart from the servers that serve them.
+///
+/// Start with `bmq standalone`, which needs nothing else, and follow what it prints.
+#[derive(Debug, Parser)]
+#[command(name = "bmq", version, after_help = exit::HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("bmq: cannot start: {error}");
+            return exit::FAILURE.into();
+        }
+    };
+    let outcome = runtime.block_on(arguments.command.run());
+    // A read of standard input cannot be cancelled; the process does not wait for it.
+    runtime.shutdown_background();
+    exit::report(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -68,4 +68,15 @@ mod tests {
         parent.child().begin();
         assert!(!parent.is_begun());
     }
+
+    #[tokio::test]
+    async fn a_signal_is_waited_for() {
+        let mut waiting = Box::pin(wait_for_signal());
+        // The first poll sets up the handler, without which the signal would end this process.
+        assert!(futures::poll!(&mut waiting).is_pending());
+        let pid = std::process::id().to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(waiting.await.unwrap(), "SIGTERM");
+    }
 }

@@ -58,21 +58,18 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let running = Arc::clone(&self.set.running);
+        let entry = Running::enter(&self.set.running, name);
+        let id = entry.id;
         let shutdown = self.set.shutdown.clone();
-        // The lock is held over the spawn, so that a task that ends at once finds its own entry.
-        let mut table = self.set.running.table.lock();
-        let id = table.next_id;
-        let entry = RunningEntry { running, id };
-        let handle = self.set.tracker.spawn(async move {
+        // No lock is held here: a runtime that is stopping drops the task, and its entry, at once.
+        let task = self.set.tracker.spawn(async move {
             let _entry = entry;
             if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
                 error!(task = name, panic = panic_text(&*panic), "task panicked, shutting down");
                 shutdown.begin();
             }
         });
-        table.next_id += 1;
-        table.tasks.insert(id, (name, handle.abort_handle()));
+        self.set.running.set_handle(id, task.abort_handle());
     }
 
     /// Names of the tasks that run now, in the order in which they were started.
@@ -105,19 +102,41 @@ struct Running {
 #[derive(Debug, Default)]
 struct RunningTable {
     next_id: u64,
-    tasks: BTreeMap<u64, (&'static str, AbortHandle)>,
+    tasks: BTreeMap<u64, RunningTask>,
+}
+
+#[derive(Clone, Debug)]
+struct RunningTask {
+    name: &'static str,
+    /// None for the moment between listing the task and starting it.
+    handle: Option<AbortHandle>,
 }
 
 impl Running {
+    fn enter(running: &Arc<Running>, name: &'static str) -> RunningEntry {
+        let mut table = running.table.lock();
+        let id = table.next_id;
+        table.next_id += 1;
+        table.tasks.insert(id, RunningTask { name, handle: None });
+        RunningEntry { running: Arc::clone(running), id }
+    }
+
+    /// Does nothing for a task that has ended already.
+    fn set_handle(&self, id: u64, handle: AbortHandle) {
+        if let Some(task) = self.table.lock().tasks.get_mut(&id) {
+            task.handle = Some(handle);
+        }
+    }
+
     fn names(&self) -> Vec<&'static str> {
-        self.table.lock().tasks.values().map(|(name, _)| *name).collect()
+        self.table.lock().tasks.values().map(|task| task.name).collect()
     }
 
     fn abort_all(&self) -> Vec<&'static str> {
         // Aborting may drop a task here and now, which takes the lock again: hence the copy.
-        let tasks: Vec<_> = self.table.lock().tasks.values().cloned().collect();
-        tasks.iter().for_each(|(_, handle)| handle.abort());
-        tasks.into_iter().map(|(name, _)| name).collect()
+        let tasks: Vec<RunningTask> = self.table.lock().tasks.values().cloned().collect();
+        tasks.iter().filter_map(|task| task.handle.as_ref()).for_each(AbortHandle::abort);
+        tasks.iter().map(|task| task.name).collect()
     }
 }
 
@@ -189,5 +208,16 @@ mod tests {
         });
         drop(tasks);
         assert!(dropped.await.is_err());
+    }
+
+    #[test]
+    fn a_runtime_that_has_stopped_takes_no_task() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _entered = handle.enter();
+        let tasks = Tasks::new(Shutdown::new());
+        tasks.spawn("late", pending());
+        assert!(tasks.running().is_empty());
     }
 }

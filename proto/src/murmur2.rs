@@ -69,9 +69,8 @@ mod tests {
     #[test]
     fn bytes_above_127_are_not_sign_extended() {
         let key = [0xff, 0x80, 0x7f, 0xfe, 0xc0, 0x81, 0xff];
-        let hashes = [
-            -311_467_685, -442_788_720, 968_261_134, -1_882_716_587, -900_320_464, 1_544_999_456, -194_272_180,
-        ];
+        let hashes =
+            [-311_467_685, -442_788_720, 968_261_134, -1_882_716_587, -900_320_464, 1_544_999_456, -194_272_180];
         let partitions_of_12 = [3, 8, 10, 9, 4, 8, 4];
         for len in 1..=key.len() {
             assert_eq!(murmur2(&key[..len]), hashes[len - 1], "length {len}");

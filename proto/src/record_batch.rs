@@ -23,6 +23,8 @@ mod split;
 mod validate;
 mod varint;
 
+#[cfg(test)]
+mod tests;
 
 pub use assign::{assign, patch_assigned};
 pub use builder::{BatchBuilder, HeaderRef, max_record_len};

@@ -1,5 +1,7 @@
 //! What a store can answer instead of doing what was asked.
 
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use bmq_proto::{ErrorCode, Happened, ServiceError};
@@ -48,6 +50,30 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What an operation on `path` answers when the file system below it failed so.
+    pub(crate) fn from_io(path: &str, operation: &'static str, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => StoreError::NotFound { path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace { path, source },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                StoreError::Refused { path, operation, reason: source.to_string() }
+            }
+            _ => StoreError::Failed { path, operation, source: Box::new(source) },
+        }
+    }
+
+    /// The error and its causes on one line, for where only a text can be kept.
+    pub(crate) fn reason_chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_retriable(&self) -> bool {
         matches!(

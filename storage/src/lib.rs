@@ -2,11 +2,23 @@
 //!
 //! Start reading at [`store`], the contract; then one of its keepers, [`local`] being the plainest.
 
+mod byte_reader;
+pub mod disk;
 pub mod error;
+pub mod hdfs;
+pub mod index;
+pub mod local;
+pub mod memory;
 pub mod path;
+pub mod producer_snapshot;
 pub mod segment;
 pub mod store;
 
 pub use error::StoreError;
+pub use hdfs::{HdfsConfig, HdfsStore};
+pub use index::{IndexBuilder, IndexedBatch, SegmentIndex};
+pub use local::LocalStore;
+pub use memory::MemoryStore;
 pub use path::{FolderPath, SegmentPath};
+pub use producer_snapshot::{ProducerBatch, ProducerEntry, ProducerSnapshot};
 pub use store::{FenceOutcome, FoundFile, SegmentStore, SegmentWriter, StoreProperties, WriterProgress, WriterState};

@@ -128,7 +128,7 @@ mod tests {
         check("/* a /* b */ c */ d", "d", "/* a /* b */ c */");
         check(r#"f("// {")"#, "f(      )", "");
         check(r#"f("\"{")"#, "f(     )", "");
-        check(r##"f(r#"{""#)"##, "f(        )", "");
+        check(r##"f(r#"{""#)"##, "f(       )", "");
         check("f('{', '\\'', b'{')", "f(   ,     , b   )", "");
         check("fn f<'a>(x: &'a str)", "fn f<'a>(x: &'a str)", "");
         check("for\"{\"", "for", "");

@@ -99,8 +99,8 @@ impl BatchBuilder {
         self.record_count == 0
     }
 
-    /// Bytes of the batch as it stands, before compression, header included.
-    pub fn uncompressed_len(&self) -> usize {
+    /// Bytes that the finished batch will have if compression gains nothing, header included.
+    pub fn estimated_len(&self) -> usize {
         self.bytes.len()
     }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
-use super::BatchError;
+use super::{BatchError, Bound};
 use crate::ids::ParseIdError;
 
 /// First bytes of an LZ4 frame. The library would also read the legacy frame, which no Kafka client writes and whose
@@ -36,8 +36,11 @@ impl Codec {
     /// Every codec of the format.
     pub const ALL: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
+    /// The codec with that number on the wire.
     pub(super) fn from_id(id: i16) -> Result<Self, BatchError> {
-        Self::ALL.into_iter().find(|codec| *codec as i16 == id).ok_or(BatchError::UnknownCodec { id })
+        let expected = Bound::AtMost(Self::Zstd as i64);
+        let found = Self::ALL.into_iter().find(|codec| *codec as i16 == id);
+        found.ok_or(BatchError::Corrupt { field: "compression codec", found: id.into(), expected })
     }
 
     /// Whether we can compress and decompress with it, as against only pass it on.
@@ -118,7 +121,7 @@ fn decompress_zstd(records: &[u8], max_bytes: usize) -> io::Result<Vec<u8>> {
 /// Reads all, or one byte more than `max_bytes`, which tells the caller that there is too much.
 fn read_up_to(reader: impl Read, max_bytes: usize) -> io::Result<Vec<u8>> {
     let mut plain = Vec::new();
-    reader.take(max_bytes as u64 + 1).read_to_end(&mut plain)?;
+    reader.take((max_bytes as u64).saturating_add(1)).read_to_end(&mut plain)?;
     Ok(plain)
 }
 

@@ -77,12 +77,6 @@ pub enum BatchError {
         /// What its value may be.
         expected: Bound,
     },
-    /// The attributes name a codec that does not exist.
-    #[error("compression codec {id} is not known, the highest known is 4")]
-    UnknownCodec {
-        /// The codec's number.
-        id: i16,
-    },
     /// The records are compressed with a codec that we only pass on.
     #[error("records compressed with {codec} cannot be opened here, only none, lz4 and zstd")]
     UnsupportedCodec {
@@ -107,9 +101,7 @@ impl BatchError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::TooLarge { .. } | Self::DecompressedTooLarge { .. } => ErrorCode::MessageTooLarge,
-            Self::UnknownCodec { .. } | Self::UnsupportedCodec { .. } | Self::UnsupportedTransaction => {
-                ErrorCode::Unsupported
-            }
+            Self::UnsupportedCodec { .. } | Self::UnsupportedTransaction => ErrorCode::Unsupported,
             Self::Truncated { .. }
             | Self::Corrupt { .. }
             | Self::BadVarint { .. }

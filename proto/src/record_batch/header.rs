@@ -4,7 +4,7 @@
 //! * `0 ≤ base offset ≤ last offset < i64::MAX`, so the next offset exists too;
 //! * `record count ≤ last offset delta + 1`; less where compaction removed records, 0 if it removed all.
 
-use super::{Bound, Codec, BatchError, HEADER_LEN, LENGTH_PREFIX, MAGIC, MIN_RECORD_LEN, attribute, field};
+use super::{BatchError, Bound, Codec, HEADER_LEN, LENGTH_PREFIX, MAGIC, MIN_RECORD_LEN, attribute, field};
 use crate::ids::{Epoch, Offset};
 
 /// The fields of a batch's header.

@@ -1,0 +1,111 @@
+//! How large the syncs of a run were, from the counters that a broker shows at `/metrics`.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Bytes made durable, and the syncs that did it, of all partitions of a process.
+const SYNCED_BYTES: &str = "bmq_partition_synced_bytes_total";
+const SYNCS: &str = "bmq_partition_syncs_total";
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A page is bounded, whatever answers at the address.
+const MAX_PAGE_BYTES: u64 = 16 << 20;
+
+/// The counters at one moment, summed over processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SyncCounters {
+    pub bytes: f64,
+    pub syncs: f64,
+}
+
+impl SyncCounters {
+    /// Reads the counters of the processes whose operators' ports (`host:port`) are given.
+    pub async fn read(addresses: &[String]) -> anyhow::Result<Self> {
+        let mut sum = SyncCounters::default();
+        for address in addresses {
+            let page = tokio::time::timeout(DEADLINE, get_metrics(address));
+            let page = page.await.map_err(anyhow::Error::from).flatten();
+            let page = page.with_context(|| format!("could not read the metrics at {address}"))?;
+            let counters = Self::parse(&page).with_context(|| format!("the metrics at {address} lack a counter"))?;
+            sum.bytes += counters.bytes;
+            sum.syncs += counters.syncs;
+        }
+        Ok(sum)
+    }
+
+    /// Mean bytes of a sync between `before` and this moment; none if there was no sync.
+    pub fn mean_bytes_since(&self, before: &SyncCounters) -> Option<f64> {
+        let syncs = self.syncs - before.syncs;
+        (syncs > 0.0).then(|| (self.bytes - before.bytes) / syncs)
+    }
+
+    fn parse(page: &str) -> anyhow::Result<Self> {
+        Ok(SyncCounters { bytes: sum_of(page, SYNCED_BYTES)?, syncs: sum_of(page, SYNCS)? })
+    }
+}
+
+/// Sums a counter over its label sets.
+fn sum_of(page: &str, name: &str) -> anyhow::Result<f64> {
+    let samples = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let is_whole_name = rest.starts_with([' ', '{']);
+        is_whole_name.then(|| rest.rsplit(' ').next().unwrap_or_default())
+    });
+    let values: Vec<f64> = samples.map(str::parse).collect::<Result<_, _>>().with_context(|| name.to_owned())?;
+    ensure!(!values.is_empty(), "there is no {name}: is it a broker's address?");
+    Ok(values.iter().sum())
+}
+
+async fn get_metrics(address: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /metrics HTTP/1.0\r\nhost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.take(MAX_PAGE_BYTES).read_to_string(&mut answer).await?;
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        bail!("the answer is not HTTP");
+    };
+    let status = head.lines().next().unwrap_or_default();
+    ensure!(status.split(' ').nth(1) == Some("200"), "the answer is `{status}`");
+    Ok(body.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use bmq_common::{Metrics, OpsServer, Readiness, Shutdown};
+
+    use super::*;
+
+    #[test]
+    fn sums_over_labels_and_leaves_longer_names_alone() {
+        let page = "# HELP bmq_partition_syncs Syncs.\n\
+            bmq_partition_synced_bytes_total{topic=\"a b\"} 1000\n\
+            bmq_partition_synced_bytes_total{topic=\"c\"} 500\n\
+            bmq_partition_syncs_total 3\n\
+            bmq_partition_syncs_total_more 7\n";
+        let counters = SyncCounters::parse(page).unwrap();
+        assert_eq!(counters, SyncCounters { bytes: 1500.0, syncs: 3.0 });
+        assert_eq!(counters.mean_bytes_since(&SyncCounters::default()), Some(500.0));
+        assert_eq!(counters.mean_bytes_since(&counters), None);
+        assert!(SyncCounters::parse("bmq_partition_syncs_total 1\n").is_err());
+    }
+
+    #[tokio::test]
+    async fn reads_a_real_port() {
+        let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
+        let any_port = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = OpsServer::bind(any_port, Readiness::new(), metrics.clone()).await.unwrap();
+        let address = [server.local_addr().to_string()];
+        let running = tokio::spawn(server.run(shutdown.clone()));
+        let error = SyncCounters::read(&address).await.unwrap_err();
+        assert!(format!("{error:#}").contains("bmq_partition_synced_bytes_total"), "{error:#}");
+        metrics.register_counter("bmq_partition_synced_bytes", "Bytes").inc_by(12);
+        shutdown.begin();
+        running.await.unwrap().unwrap();
+        assert!(SyncCounters::read(&address).await.is_err());
+    }
+}

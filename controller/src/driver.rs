@@ -1,0 +1,172 @@
+//! Runs the state machine: feeds it what happens, does what it decides, one loop and no lock.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bmq_common::{SharedClock, Shutdown, with_deadline};
+use bmq_proto::broker::BrokerConnector;
+use bmq_proto::meta::{MetaService, SessionRecord};
+use bmq_proto::{ErrorCode, ServiceError, Term, TopicId};
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::{info, warn};
+
+use crate::metrics::ControllerMetrics;
+use crate::planner::IntentChange;
+use crate::state::{Action, Event, State, WriteId};
+use crate::watcher::Watched;
+
+/// A topic's folder may hold many files.
+const DELETE_DATA_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The longest sleep when nothing is to be done at a known time.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// Owns the state and everything in flight for it.
+pub struct Driver {
+    pub meta: Arc<dyn MetaService>,
+    pub brokers: Arc<dyn BrokerConnector>,
+    pub clock: SharedClock,
+    pub metrics: ControllerMetrics,
+    pub state: State,
+    /// Rung to have the term asked for.
+    pub bell: Arc<Notify>,
+    /// The number of the list wanted.
+    pub wanted_list: watch::Sender<u64>,
+}
+
+/// What is being done; each ends in an event.
+type Work = FuturesUnordered<BoxFuture<'static, Event>>;
+
+impl Driver {
+    /// Runs until the shutdown. What is in flight then is dropped: each step may be repeated by the next controller.
+    pub async fn run(self, office: mpsc::Receiver<Event>, told: mpsc::Receiver<Watched>, shutdown: Shutdown) {
+        tokio::select! {
+            () = shutdown.begun() => {}
+            never = self.decide(office, told) => match never {},
+        }
+    }
+
+    async fn decide(mut self, mut office: mpsc::Receiver<Event>, mut told: mpsc::Receiver<Watched>) -> Infallible {
+        let mut work = Work::new();
+        loop {
+            let event = tokio::select! {
+                Some(event) = office.recv() => event,
+                Some(watched) = told.recv() => match self.younger(watched) {
+                    Some(event) => event,
+                    None => continue,
+                },
+                Some(event) = work.next() => self.finish(event),
+                () = tokio::time::sleep(self.idle_time()) => Event::Tick,
+            };
+            self.observe(&event);
+            for action in self.state.step(event, self.clock.now()) {
+                self.begin(action, &work);
+            }
+            self.metrics.decided(self.state.figures());
+        }
+    }
+
+    /// What was told before the list that is wanted counts for nothing.
+    fn younger(&self, watched: Watched) -> Option<Event> {
+        (watched.list >= *self.wanted_list.borrow()).then_some(Event::Watched(watched.events))
+    }
+
+    fn idle_time(&self) -> Duration {
+        let now = self.clock.now();
+        self.state.next_wake(now).map_or(IDLE, |wake| wake.saturating_since(now))
+    }
+
+    /// A refusal for the term's sake means that leadership believes in a term that is gone: have it ask again.
+    fn finish(&self, event: Event) -> Event {
+        if matches!(event, Event::TermLost) {
+            self.bell.notify_one();
+        }
+        event
+    }
+
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::TermTaken(term) => self.metrics.term_changed(Some(*term)),
+            Event::TermLost => self.metrics.term_changed(None),
+            Event::IntentsWritten { success: false, .. }
+            | Event::DataDeleted { done: false, .. }
+            | Event::Purged { done: None, .. } => self.metrics.step_failed(),
+            _ => {}
+        }
+    }
+
+    fn begin(&self, action: Action, work: &Work) {
+        match action {
+            Action::ListAgain => self.wanted_list.send_modify(|list| *list += 1),
+            Action::TryForTerm => self.bell.notify_one(),
+            Action::WriteIntents { term, write, changes } => work.push(self.write_intents(term, write, changes)),
+            Action::DeleteData { topic, broker } => work.push(self.delete_data(topic, broker)),
+            Action::Purge { term, topic } => work.push(self.purge(term, topic)),
+        }
+    }
+
+    fn write_intents(&self, term: Term, write: WriteId, changes: Vec<IntentChange>) -> BoxFuture<'static, Event> {
+        let (meta, metrics) = (Arc::clone(&self.meta), self.metrics.clone());
+        let writing = async move {
+            let count = changes.len();
+            match meta.set_intents(term, changes).await {
+                Ok(()) => {
+                    info!(count, %term, "wrote intents");
+                    metrics.intents_written(count);
+                    Event::IntentsWritten { write, success: true }
+                }
+                Err(error) => after_failure(&error, "write intents", Event::IntentsWritten { write, success: false }),
+            }
+        };
+        writing.boxed()
+    }
+
+    fn delete_data(&self, topic: TopicId, broker: SessionRecord) -> BoxFuture<'static, Event> {
+        let service = self.brokers.connect(&broker);
+        let delete = async move {
+            let answer = with_deadline("the broker", DELETE_DATA_DEADLINE, service.delete_topic_data(topic)).await;
+            let done = match answer {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    warn!(%error, %topic, broker = %broker.node, "could not delete a topic's data");
+                    false
+                }
+                Err(error) => {
+                    warn!(%error, %topic, broker = %broker.node, "could not delete a topic's data");
+                    false
+                }
+            };
+            Event::DataDeleted { topic, done }
+        };
+        delete.boxed()
+    }
+
+    fn purge(&self, term: Term, topic: TopicId) -> BoxFuture<'static, Event> {
+        let meta = Arc::clone(&self.meta);
+        let purge = async move {
+            match meta.purge_topic(term, topic).await {
+                Ok(done) => {
+                    if done {
+                        info!(%topic, "deleted a topic");
+                    }
+                    Event::Purged { topic, done: Some(done) }
+                }
+                Err(error) => after_failure(&error, "purge a topic", Event::Purged { topic, done: None }),
+            }
+        };
+        purge.boxed()
+    }
+}
+
+/// A refusal for the term's sake ends the term; anything else is tried again.
+fn after_failure(error: &ServiceError, what: &'static str, failed: Event) -> Event {
+    if error.code == ErrorCode::Fenced {
+        info!("a newer term exists");
+        return Event::TermLost;
+    }
+    warn!(%error, "could not {what}");
+    failed
+}

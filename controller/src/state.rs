@@ -1,0 +1,300 @@
+//! The controller's decisions: `step(event, now) → actions`. Pure.
+//!
+//! Invariants:
+//! * nothing is decided without a term, nor before a list that was begun after the term was taken is complete;
+//! * at most one write of intents is in flight, and the next plan starts from what it wrote;
+//! * the plan follows the level, not the edge: a write that failed is planned anew from what is then known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bmq_common::Monotonic;
+use bmq_proto::meta::{SessionRecord, WatchEvent};
+use bmq_proto::{NodeId, Term, TopicId, TopicPartition};
+
+use crate::deletion::{Deletions, Due};
+use crate::liveness::Liveness;
+use crate::planner::{self, Brokers, IntentChange};
+use crate::view::{Records, Touched, View};
+
+/// The most intents of one write, so that a transaction stays small.
+const MAX_CHANGES_PER_WRITE: usize = 100;
+
+/// What has happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The watch told something.
+    Watched(Vec<WatchEvent>),
+    /// This controller now holds the term. Decisions begin with the next complete list.
+    TermTaken(Term),
+    /// It does not hold one any more.
+    TermLost,
+    /// A write of intents ended; without success it may have been applied or not.
+    IntentsWritten { write: WriteId, success: bool },
+    /// A broker was asked to delete a topic's data; whether it has.
+    DataDeleted { topic: TopicId, done: bool },
+    /// Records of a topic were removed; whether that succeeded, and if so, whether nothing is left.
+    Purged { topic: TopicId, done: Option<bool> },
+    /// Time has passed.
+    Tick,
+}
+
+/// Names one write of intents, so that the late end of an earlier one is told from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteId(u64);
+
+/// What shall be done; each ends in an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open the watch anew, for a list that is younger than the term.
+    ListAgain,
+    WriteIntents {
+        term: Term,
+        write: WriteId,
+        changes: Vec<IntentChange>,
+    },
+    DeleteData {
+        topic: TopicId,
+        broker: SessionRecord,
+    },
+    Purge {
+        term: Term,
+        topic: TopicId,
+    },
+    /// The term may be free: try to take it now.
+    TryForTerm,
+}
+
+/// The figures that operators see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub usable_brokers: usize,
+    pub held_brokers: usize,
+    pub unplaced_partitions: usize,
+    pub deleting_topics: usize,
+}
+
+/// Everything the controller knows.
+#[derive(Debug)]
+pub struct State {
+    retry_delay: Duration,
+    view: View,
+    liveness: Liveness,
+    office: Office,
+    deletions: Deletions,
+    last_write: WriteId,
+    unplaced: usize,
+}
+
+/// Whether decisions may be made.
+#[derive(Debug)]
+enum Office {
+    Standby,
+    /// The term is held, the list is awaited.
+    Listing(Term),
+    Active(Active),
+}
+
+#[derive(Debug)]
+struct Active {
+    term: Term,
+    write: Write,
+    /// Written with success, not seen yet. What the watch tells of these partitions meanwhile is older.
+    unseen: BTreeMap<TopicPartition, Option<NodeId>>,
+}
+
+#[derive(Debug)]
+enum Write {
+    /// What was planned is written.
+    Settled,
+    /// Something changed: plan now.
+    Due,
+    /// The last write failed: plan at this time.
+    DueAt(Monotonic),
+    /// Being written, less what the watch has told already.
+    InFlight { write: WriteId, changes: BTreeMap<TopicPartition, Option<NodeId>> },
+}
+
+impl State {
+    pub fn new(session_time: Duration, retry_delay: Duration) -> Self {
+        State {
+            retry_delay,
+            view: View::default(),
+            liveness: Liveness::new(session_time),
+            office: Office::Standby,
+            deletions: Deletions::new(retry_delay),
+            last_write: WriteId::default(),
+            unplaced: 0,
+        }
+    }
+
+    pub fn step(&mut self, event: Event, now: Monotonic) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Watched(events) => self.take_in(events, now, &mut actions),
+            Event::TermTaken(term) => {
+                self.office = Office::Listing(term);
+                self.deletions.forget_steps();
+                actions.push(Action::ListAgain);
+            }
+            Event::TermLost => self.office = Office::Standby,
+            Event::IntentsWritten { write, success } => self.finish_write(write, success, now),
+            Event::DataDeleted { topic, done } => self.deletions.finish_data(topic, done, now),
+            Event::Purged { topic, done } => self.deletions.finish_purge(topic, done, now),
+            Event::Tick => {}
+        }
+        if self.liveness.pass_time(now) {
+            self.plan_anew();
+        }
+        self.decide(now, &mut actions);
+        actions
+    }
+
+    /// When to step with [`Event::Tick`] if nothing else happens before.
+    pub fn next_wake(&self, now: Monotonic) -> Option<Monotonic> {
+        let Office::Active(active) = &self.office else {
+            return None;
+        };
+        let write = if let Write::DueAt(at) = active.write { Some(at) } else { None };
+        [write, self.liveness.next_release(), self.deletions.next_try(now)].into_iter().flatten().min()
+    }
+
+    pub fn figures(&self) -> Figures {
+        Figures {
+            usable_brokers: self.liveness.usable().len(),
+            held_brokers: self.liveness.held().len(),
+            unplaced_partitions: self.unplaced,
+            deleting_topics: self.deletions.len(),
+        }
+    }
+
+    fn take_in(&mut self, events: Vec<WatchEvent>, now: Monotonic, actions: &mut Vec<Action>) {
+        let (mut topics, mut brokers, mut listed, mut controller_gone) = (false, false, false, false);
+        for event in events {
+            match self.view.apply(event) {
+                Touched::Nothing | Touched::Owners => {}
+                Touched::Topics => topics = true,
+                Touched::Brokers => brokers = true,
+                Touched::Intent(partition) => self.see_intent(partition),
+                Touched::ControllerGone => controller_gone = true,
+                Touched::Everything => {
+                    listed = true;
+                    self.begin_active();
+                }
+            }
+        }
+        let records = self.view.records();
+        if brokers || listed {
+            let sessions: BTreeSet<_> = records.brokers.keys().copied().collect();
+            self.liveness.observe(sessions, records.intents.values().copied(), now);
+        }
+        if topics || listed {
+            self.deletions.keep_only(records.topics.values());
+        }
+        if topics || brokers {
+            self.plan_anew();
+        }
+        if controller_gone && matches!(self.office, Office::Standby) {
+            actions.push(Action::TryForTerm);
+        }
+    }
+
+    /// A list is complete: whatever was known before is replaced.
+    fn begin_active(&mut self) {
+        match &mut self.office {
+            Office::Standby => {}
+            Office::Listing(term) => {
+                self.office = Office::Active(Active { term: *term, write: Write::Due, unseen: BTreeMap::new() });
+            }
+            Office::Active(active) => {
+                active.unseen.clear();
+                self.plan_anew();
+            }
+        }
+    }
+
+    /// The watch told of an intent, which the view now shows.
+    fn see_intent(&mut self, partition: TopicPartition) {
+        let Office::Active(active) = &mut self.office else {
+            return;
+        };
+        let told = self.view.records().intents.get(&partition).copied();
+        if let Write::InFlight { changes, .. } = &mut active.write {
+            if changes.get(&partition) == Some(&told) {
+                changes.remove(&partition);
+            }
+        }
+        match active.unseen.get(&partition) {
+            Some(written) if *written == told => drop(active.unseen.remove(&partition)),
+            Some(written) => self.view.set_intent(partition, *written),
+            None => self.plan_anew(),
+        }
+    }
+
+    /// Has the next decision begin with a plan, unless one is due or will be anyway.
+    fn plan_anew(&mut self) {
+        if let Office::Active(Active { write: write @ Write::Settled, .. }) = &mut self.office {
+            *write = Write::Due;
+        }
+    }
+
+    fn finish_write(&mut self, ended: WriteId, success: bool, now: Monotonic) {
+        let Office::Active(active) = &mut self.office else {
+            return;
+        };
+        let changes = match &mut active.write {
+            Write::InFlight { write, changes } if *write == ended => std::mem::take(changes),
+            // Begun before the present list: that shows what became of it, or the watch will.
+            _ => return,
+        };
+        if !success {
+            active.write = Write::DueAt(now + self.retry_delay);
+            return;
+        }
+        active.write = Write::Due;
+        changes.iter().for_each(|(partition, node)| self.view.set_intent(*partition, *node));
+        active.unseen.extend(changes);
+    }
+
+    fn decide(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
+        let Office::Active(active) = &mut self.office else {
+            return;
+        };
+        let records = self.view.records();
+        let is_due = match active.write {
+            Write::Due => true,
+            Write::DueAt(at) => at <= now,
+            Write::Settled | Write::InFlight { .. } => false,
+        };
+        if is_due {
+            let brokers = Brokers { usable: self.liveness.usable(), held: self.liveness.held() };
+            let plan = planner::plan(&records.topics, &records.intents, brokers);
+            self.unplaced = plan.unplaced;
+            self.last_write.0 += 1;
+            active.begin_write(self.last_write, plan.changes, actions);
+        }
+        let unseen = &active.unseen;
+        let is_settled = |topic| unseen.range(Records::range_of(topic)).next().is_none();
+        for due in self.deletions.begin_due(records, is_settled, now) {
+            actions.push(match due {
+                Due::DeleteData { topic, broker } => Action::DeleteData { topic, broker },
+                Due::Purge { topic } => Action::Purge { term: active.term, topic },
+            });
+        }
+    }
+}
+
+impl Active {
+    fn begin_write(&mut self, write: WriteId, mut changes: Vec<IntentChange>, actions: &mut Vec<Action>) {
+        if changes.is_empty() {
+            self.write = Write::Settled;
+            return;
+        }
+        changes.truncate(MAX_CHANGES_PER_WRITE);
+        self.write = Write::InFlight { write, changes: changes.iter().copied().collect() };
+        actions.push(Action::WriteIntents { term: self.term, write, changes });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! The settings of a partition, the same for every partition of a broker but for what its topic overrides.
+
+use std::time::Duration;
+
+use bmq_common::byte_size::ByteSize;
+use bmq_common::human_duration::HumanDuration;
+use serde::{Deserialize, Serialize};
+
+/// How a partition writes, rolls and recovers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PartitionConfig {
+    /// A segment is rolled when its file reaches this size.
+    pub segment_bytes: ByteSize,
+    /// A segment is rolled when it has been open this long.
+    pub segment_age: HumanDuration,
+    /// A partition without appends for this long seals its segment and holds no file open.
+    pub idle_after: HumanDuration,
+    /// The largest record batch taken.
+    pub max_batch_bytes: ByteSize,
+    /// The most bytes taken in and not yet durable; beyond that appends are told to come again.
+    pub buffer_bytes: ByteSize,
+    /// The most bytes of durable batches kept in memory for readers of the tail.
+    pub tail_bytes: ByteSize,
+    /// A checkpoint is recorded after this many durable bytes …
+    pub checkpoint_bytes: ByteSize,
+    /// … or after this long, if anything was written.
+    pub checkpoint_interval: HumanDuration,
+    /// The most rolls in a minute; beyond that a sick store turns into back-pressure instead of a storm of files.
+    pub rolls_per_minute: u32,
+    /// How long a claim waits for sealed files of the older owner to be closed, since their producers' sequences are
+    /// not known before.
+    pub sealed_wait: HumanDuration,
+    /// How long a graceful release may take before what is outstanding is given up.
+    pub release_wait: HumanDuration,
+}
+
+impl Default for PartitionConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: ByteSize::mib(256),
+            segment_age: HumanDuration(Duration::from_secs(3600)),
+            idle_after: HumanDuration(Duration::from_secs(60)),
+            max_batch_bytes: ByteSize::mib(1),
+            buffer_bytes: ByteSize::mib(32),
+            tail_bytes: ByteSize::mib(16),
+            checkpoint_bytes: ByteSize::mib(16),
+            checkpoint_interval: HumanDuration(Duration::from_secs(30)),
+            rolls_per_minute: 30,
+            sealed_wait: HumanDuration(Duration::from_secs(10)),
+            release_wait: HumanDuration(Duration::from_secs(3)),
+        }
+    }
+}
+
+impl PartitionConfig {
+    /// Checks what a single value cannot show.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.max_batch_bytes.0 > self.buffer_bytes.0 {
+            return Err(format!(
+                "max_batch_bytes ({}) must not exceed buffer_bytes ({})",
+                self.max_batch_bytes, self.buffer_bytes
+            ));
+        }
+        if self.segment_bytes.0 < 4096 {
+            return Err(format!("segment_bytes ({}) must be at least 4KiB", self.segment_bytes));
+        }
+        if self.rolls_per_minute == 0 {
+            return Err("rolls_per_minute must be at least 1".to_owned());
+        }
+        Ok(())
+    }
+}

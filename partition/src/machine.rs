@@ -1,0 +1,215 @@
+//! The partition as its owner sees it: a pure state machine without IO, clock or randomness.
+//!
+//! ```text
+//!   claim ─▶ check the folder ─▶ fence, floor, recover ─▶ scan ─▶ finish ─▶ serve ─▶ release
+//! ```
+//! The driver runs the actions and feeds their results back as events; the simulation does the same over models.
+//!
+//! Invariants while serving:
+//! * `log start ≤ high watermark ≤ next offset`, and the high watermark never goes back;
+//! * the batches between high watermark and next offset are held here, in order and without gaps, so that a roll can
+//!   write them again;
+//! * an answer `Ok` to a stored append leaves only when the high watermark has passed it;
+//! * once a batch has an offset, its answer is `Ok` or `Unknown`, never `NotApplied`;
+//! * at most one command that changes the head is on its way.
+
+mod claim;
+mod close;
+mod command_lane;
+mod event;
+mod judge;
+mod pending;
+mod roll;
+mod serve;
+mod stop;
+mod timer;
+
+pub use event::{
+    Action, Damage, Event, IndexBytes, Now, OpenScan, Published, PublishedBatch, ScanReport, ScanRequest, ScanStop,
+    StopReason, StoreFault,
+};
+
+pub use roll::RollCause;
+
+use bmq_common::clock::Monotonic;
+use bmq_proto::meta::{Owner, PartitionCommandKind, PartitionView};
+use bmq_proto::{ClusterId, TopicPartition};
+
+use crate::append::Append;
+use crate::config::PartitionConfig;
+use claim::{Checking, Recovering};
+use command_lane::{CommandLane, Outcome};
+use serve::Serving;
+use timer::Delayed;
+
+/// Who the machine is and how it behaves.
+#[derive(Debug, Clone)]
+pub struct MachineSetup {
+    pub cluster: ClusterId,
+    pub partition: TopicPartition,
+    pub me: Owner,
+    pub config: PartitionConfig,
+    /// Random; nonces and file names are derived from it, so no two machines may share it.
+    pub seed: u64,
+}
+
+/// One partition at one node, from its claim to its end.
+#[derive(Debug)]
+pub struct Machine {
+    setup: MachineSetup,
+    phase: Phase,
+    commands: CommandLane,
+    nonces: Nonces,
+    /// Actions to be tried again later.
+    delayed: Vec<Delayed>,
+    /// A release was asked for, with this long to close what is sealed.
+    release: Option<std::time::Duration>,
+    out: Vec<Action>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    New,
+    Claiming,
+    Checking(Box<Checking>),
+    Recovering(Box<Recovering>),
+    Serving(Box<Serving>),
+    /// Damage was found: no writes until an operator has looked at it.
+    Refusing(Damage),
+    Stopped,
+}
+
+impl Machine {
+    pub fn new(setup: MachineSetup) -> Self {
+        let nonces = Nonces(setup.seed);
+        Self {
+            setup,
+            phase: Phase::New,
+            commands: CommandLane::default(),
+            nonces,
+            delayed: Vec::new(),
+            release: None,
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes one event and returns what is to be done, in order.
+    pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        match event {
+            Event::Start => self.begin_claim(),
+            Event::CommandDone { nonce, result } => self.finish_command(nonce, result, now),
+            Event::HeadRead(result) => self.finish_head_read(result, now),
+            Event::Listed(result) => self.finish_listing(result, now),
+            Event::Fenced { file, result } => self.finish_fence(file, result, now),
+            Event::Recovered { file, result } => self.finish_recover(file, result, now),
+            Event::Scanned(result) => self.finish_scan(result, now),
+            Event::Created { file, result } => self.finish_create(file, result, now),
+            Event::Progress { file, progress } => self.take_progress(file, &progress, now),
+            Event::FileClosed { file, result } => self.finish_close(file, result, now),
+            Event::Appends(appends) => self.take_appends(appends, now),
+            Event::RollWanted => self.take_roll_wish(now),
+            Event::LaneGone { stream } => self.forget_stream(stream),
+            Event::Release { close_wait } => self.begin_release(close_wait, now),
+            Event::Tick => {}
+        }
+        self.run_due_timers(now);
+        self.commands.pump(self.setup.partition, &mut self.nonces, now, &mut self.out);
+        std::mem::take(&mut self.out)
+    }
+
+    /// When the machine wants a `Tick` at the latest, if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Monotonic> {
+        let delayed = self.delayed.iter().map(|delayed| delayed.at).min();
+        let serving = match &self.phase {
+            Phase::Serving(serving) => serving.next_deadline(&self.setup.config),
+            Phase::Recovering(recovering) => recovering.next_deadline(),
+            _ => None,
+        };
+        [delayed, serving, self.commands.retry_at()].into_iter().flatten().min()
+    }
+
+    /// Whether appends are taken.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.phase, Phase::Serving(_)) && self.release.is_none()
+    }
+
+    /// Whether nothing will happen any more.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.phase, Phase::Stopped)
+    }
+
+    fn finish_command(&mut self, nonce: u64, result: Result<PartitionView, bmq_proto::ServiceError>, now: Now) {
+        match self.commands.finish(nonce, result, now) {
+            Outcome::Pending => {}
+            Outcome::Applied(kind, view) => self.take_applied(kind, view, now),
+            Outcome::Lost(error) => self.stop(StopReason::Superseded(error)),
+            Outcome::Refused(kind, error) => {
+                self.stop(StopReason::Refused { command: kind.name(), error });
+            }
+        }
+    }
+
+    fn take_applied(&mut self, kind: PartitionCommandKind, view: PartitionView, now: Now) {
+        match kind {
+            PartitionCommandKind::Claim { .. } => self.finish_claim(view),
+            PartitionCommandKind::RecordFloor { file, floor, .. } => self.finish_record_floor(file, floor),
+            PartitionCommandKind::FinishRecovery { .. } => self.finish_recovery(view, now),
+            PartitionCommandKind::OpenSegment { file, .. } => self.finish_open_segment(file, &view, now),
+            PartitionCommandKind::SealSegment { .. } => self.finish_seal(now),
+            PartitionCommandKind::CloseSegment { file, .. } => self.finish_close_command(file),
+            PartitionCommandKind::Release { .. } => self.stop(StopReason::Released),
+            PartitionCommandKind::Checkpoint { .. } | PartitionCommandKind::ForgetGarbage { .. } => {}
+        }
+    }
+
+    fn take_appends(&mut self, appends: Vec<Append>, now: Now) {
+        let releasing = self.release.is_some();
+        match &mut self.phase {
+            Phase::Serving(serving) if !releasing => {
+                serving.append(appends, &self.setup.config, now, &mut self.out);
+                self.open_if_needed(now);
+            }
+            Phase::Refusing(damage) => {
+                let error = damage.refusal();
+                self.refuse(&appends, &error);
+            }
+            Phase::Stopped => self.refuse(&appends, &crate::append::not_owner("this broker gave the partition up")),
+            Phase::Serving(serving) => {
+                let error = crate::append::not_owner("the partition is moving to another broker");
+                serving.refuse_all(&appends, &error, &mut self.out);
+            }
+            _ => {
+                let message = "the partition is being recovered, try again soon";
+                let error = bmq_proto::ServiceError::not_applied(bmq_proto::ErrorCode::NotOwner, message);
+                self.refuse(&appends, &error);
+            }
+        }
+    }
+
+    /// Refuses appends outside of serving, where nothing of an earlier append of their lanes can be accepted.
+    fn refuse(&mut self, appends: &[Append], error: &bmq_proto::ServiceError) {
+        for append in appends {
+            self.out.push(Action::Reply { token: append.token, reply: Err(error.clone()) });
+        }
+    }
+
+    fn forget_stream(&mut self, stream: u64) {
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.forget_stream(stream);
+        }
+    }
+}
+
+/// Numbers that look random and never repeat, derived from one random seed (splitmix64).
+#[derive(Debug)]
+struct Nonces(u64);
+
+impl Nonces {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

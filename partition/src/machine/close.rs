@@ -1,0 +1,106 @@
+//! Sealed segments on their way to CLOSED, in the background: the file is closed, covers its end, has its index.
+
+use std::time::Duration;
+
+use bmq_proto::FileId;
+use bmq_proto::meta::{PartitionCommandKind, SegmentRecord};
+
+use super::event::IndexBytes;
+use super::serve::Serving;
+use super::{Action, Machine, Now, Phase, ScanReport, StoreFault};
+
+/// Between two tries to close a file.
+const CLOSE_RETRY: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(super) struct Closing {
+    segment: SegmentRecord,
+    /// `None` if it has to be made from the file.
+    index: Option<IndexBytes>,
+    begun: bool,
+}
+
+impl Closing {
+    pub fn new(segment: SegmentRecord, index: Option<IndexBytes>) -> Self {
+        Self { segment, index, begun: false }
+    }
+}
+
+impl Serving {
+    /// Takes over what older owners left sealed, and what recovery itself has just sealed.
+    pub fn take_over(&mut self, segments: Vec<SegmentRecord>, report: &ScanReport, failed: impl Fn(&FileId) -> bool) {
+        let damaged = |file: &FileId| report.damaged.iter().any(|(damaged, _)| damaged == file);
+        for mut segment in segments {
+            if let Some(open) = report.open.as_ref().filter(|open| open.file == segment.file) {
+                segment.state = bmq_proto::meta::SegmentState::Sealed { end: open.end };
+            }
+            let empty = segment.end().is_none_or(|end| end.offset == segment.base_offset);
+            if !segment.is_closed() && !empty && !failed(&segment.file) && !damaged(&segment.file) {
+                let index = report.indexes.iter().find(|(file, _)| *file == segment.file);
+                let index = index.map(|(_, index)| index.clone());
+                self.closings.insert(segment.file, Closing::new(segment.clone(), index));
+            }
+            self.earlier.push(segment);
+        }
+        if self.closings.values().all(|closing| closing.index.is_some()) {
+            self.earlier.clear();
+        }
+    }
+}
+
+impl Machine {
+    /// Starts on every segment that waits to be closed.
+    pub(super) fn begin_closing(&mut self, _now: Now) {
+        let Phase::Serving(serving) = &mut self.phase else { return };
+        for closing in serving.closings.values_mut().filter(|closing| !closing.begun) {
+            closing.begun = true;
+            let before = |earlier: &&SegmentRecord| earlier.base_offset < closing.segment.base_offset;
+            let earlier = match closing.index {
+                Some(_) => Vec::new(),
+                None => serving.earlier.iter().filter(before).cloned().collect(),
+            };
+            let (segment, index) = (closing.segment.clone(), closing.index.clone());
+            self.out.push(Action::CloseFile { segment, index, earlier });
+        }
+    }
+
+    pub(super) fn finish_close(&mut self, file: FileId, result: Result<(), StoreFault>, now: Now) {
+        let Phase::Serving(serving) = &mut self.phase else { return };
+        let Some(closing) = serving.closings.get(&file) else { return };
+        match result {
+            Ok(()) => {
+                let (epoch, base_offset) = (serving.epoch, closing.segment.base_offset);
+                self.commands.submit(PartitionCommandKind::CloseSegment { epoch, base_offset, file });
+            }
+            Err(StoreFault::NotClosed | StoreFault::Failed(_)) => {
+                let (segment, index) = (closing.segment.clone(), closing.index.clone());
+                let earlier = serving.earlier.clone();
+                self.later(CLOSE_RETRY, Action::CloseFile { segment, index, earlier }, now);
+            }
+            Err(fault @ (StoreFault::NotFound | StoreFault::Damaged(_))) => {
+                serving.closings.remove(&file);
+                let reason = format!("sealed file {file} cannot be closed, its range cannot be read: {fault:?}");
+                self.out.push(Action::Alarm(reason));
+            }
+        }
+    }
+
+    pub(super) fn finish_close_command(&mut self, file: FileId) {
+        let Phase::Serving(serving) = &mut self.phase else { return };
+        serving.closings.remove(&file);
+        self.out.push(Action::Closed { file });
+    }
+
+    pub(super) fn delete_garbage_if_due(&mut self, now: Now) {
+        let Phase::Serving(serving) = &mut self.phase else { return };
+        let epoch = serving.epoch;
+        serving.garbage.retain(|(at, file)| {
+            let due = *at <= now.monotonic;
+            if due {
+                self.out.push(Action::Discard(*file));
+                self.commands.submit(PartitionCommandKind::ForgetGarbage { epoch, file: *file });
+            }
+            !due
+        });
+    }
+}

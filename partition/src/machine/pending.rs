@@ -1,0 +1,87 @@
+//! Batches that have an offset and are not durable yet, oldest first.
+//!
+//! ```text
+//!     high watermark                          next offset
+//!     ▼                                       ▼
+//!     | batch | batch | batch | batch | batch |
+//!     └─ written to the open file ─┘└ waiting ┘
+//! ```
+//! Invariants: contiguous in offset; those written come before those that wait.
+
+use std::collections::VecDeque;
+
+use bmq_proto::record_batch::BatchHeader;
+use bmq_proto::{BytePosition, Offset};
+use bytes::Bytes;
+
+use crate::append::ReplyToken;
+
+#[derive(Debug)]
+pub(super) struct PendingBatch {
+    /// As the producer sent it: its own base offset is not the assigned one.
+    pub header: BatchHeader,
+    pub base_offset: Offset,
+    pub next_offset: Offset,
+    /// With the assigned offset and epoch in place.
+    pub bytes: Bytes,
+    /// Where it ends in the open file, once handed to its writer.
+    pub end: Option<BytePosition>,
+    pub waiting: Vec<Waiting>,
+}
+
+/// Somebody to be answered when the batch is durable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    pub token: ReplyToken,
+    pub deduplicated: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    batches: VecDeque<PendingBatch>,
+    bytes: usize,
+}
+
+impl Pending {
+    pub fn push(&mut self, batch: PendingBatch) {
+        if let Some(last) = self.batches.back() {
+            assert_eq!(last.next_offset, batch.base_offset, "offsets are assigned without gaps");
+        }
+        self.bytes += batch.bytes.len();
+        self.batches.push_back(batch);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Takes the first batch if it ends at or before `durable`.
+    pub fn pop_durable(&mut self, durable: BytePosition) -> Option<PendingBatch> {
+        let first = self.batches.front()?;
+        if first.end? > durable {
+            return None;
+        }
+        let batch = self.batches.pop_front()?;
+        self.bytes -= batch.bytes.len();
+        Some(batch)
+    }
+
+    /// The batch at `base_offset`, to wait for it.
+    pub fn find(&mut self, base_offset: Offset) -> Option<&mut PendingBatch> {
+        let found = self.batches.binary_search_by_key(&base_offset, |batch| batch.base_offset).ok()?;
+        self.batches.get_mut(found)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PendingBatch> {
+        self.batches.iter_mut()
+    }
+
+    pub fn drain(&mut self) -> impl Iterator<Item = PendingBatch> + '_ {
+        self.bytes = 0;
+        self.batches.drain(..)
+    }
+}

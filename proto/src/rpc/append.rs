@@ -1,0 +1,154 @@
+//! The broker service's requests and answers as protobuf messages.
+
+use super::decode::{DecodeError, epoch, invalid, offset, required};
+use super::status::{error_from_message, error_message};
+use crate::broker::{
+    AckLevel, AppendAnswer, AppendItem, Appended, OwnerBatches, OwnerRead, PartitionBounds, TailEvent,
+};
+use crate::internal as pb;
+
+impl From<AppendItem> for pb::AppendItem {
+    fn from(item: AppendItem) -> Self {
+        let ack = match item.ack {
+            AckLevel::Memory => pb::AckLevel::Memory,
+            AckLevel::Stored => pb::AckLevel::Stored,
+        };
+        Self {
+            id: item.id,
+            channel: item.channel,
+            generation: item.generation,
+            partition: Some(item.partition.into()),
+            epoch: item.epoch.0,
+            ack: ack.into(),
+            batch: item.batch,
+        }
+    }
+}
+
+impl TryFrom<pb::AppendItem> for AppendItem {
+    type Error = DecodeError;
+    fn try_from(message: pb::AppendItem) -> Result<Self, DecodeError> {
+        let ack = match pb::AckLevel::try_from(message.ack) {
+            Ok(pb::AckLevel::Memory) => AckLevel::Memory,
+            Ok(pb::AckLevel::Stored) => AckLevel::Stored,
+            Ok(pb::AckLevel::Unspecified) | Err(_) => return Err(invalid("append.ack", message.ack, "1 or 2")),
+        };
+        Ok(Self {
+            id: message.id,
+            channel: message.channel,
+            generation: message.generation,
+            partition: required("append.partition", message.partition)?.try_into()?,
+            epoch: epoch("append.epoch", message.epoch)?,
+            ack,
+            batch: message.batch,
+        })
+    }
+}
+
+impl From<AppendAnswer> for pb::AppendAnswer {
+    fn from(answer: AppendAnswer) -> Self {
+        let mut message = Self { id: answer.id, ..Self::default() };
+        match answer.result {
+            Ok(appended) => {
+                message.base_offset = appended.base_offset.0;
+                message.deduplicated = appended.deduplicated;
+            }
+            Err(error) => message.error = Some(error_message(&error)),
+        }
+        message
+    }
+}
+
+impl TryFrom<pb::AppendAnswer> for AppendAnswer {
+    type Error = DecodeError;
+    fn try_from(message: pb::AppendAnswer) -> Result<Self, DecodeError> {
+        let result = match message.error {
+            Some(error) => Err(error_from_message(error)),
+            None => Ok(Appended {
+                base_offset: offset("append_answer.base_offset", message.base_offset)?,
+                deduplicated: message.deduplicated,
+            }),
+        };
+        Ok(Self { id: message.id, result })
+    }
+}
+
+impl From<PartitionBounds> for pb::PartitionBounds {
+    fn from(bounds: PartitionBounds) -> Self {
+        Self { epoch: bounds.epoch.0, log_start: bounds.log_start.0, high_watermark: bounds.high_watermark.0 }
+    }
+}
+
+impl TryFrom<pb::PartitionBounds> for PartitionBounds {
+    type Error = DecodeError;
+    fn try_from(message: pb::PartitionBounds) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: epoch("bounds.epoch", message.epoch)?,
+            log_start: offset("bounds.log_start", message.log_start)?,
+            high_watermark: offset("bounds.high_watermark", message.high_watermark)?,
+        })
+    }
+}
+
+impl From<OwnerRead> for pb::OwnerReadRequest {
+    fn from(read: OwnerRead) -> Self {
+        Self {
+            partition: Some(read.partition.into()),
+            epoch: read.epoch.0,
+            offset: read.offset.0,
+            max_bytes: read.max_bytes,
+        }
+    }
+}
+
+impl TryFrom<pb::OwnerReadRequest> for OwnerRead {
+    type Error = DecodeError;
+    fn try_from(message: pb::OwnerReadRequest) -> Result<Self, DecodeError> {
+        Ok(Self {
+            partition: required("read.partition", message.partition)?.try_into()?,
+            epoch: epoch("read.epoch", message.epoch)?,
+            offset: offset("read.offset", message.offset)?,
+            max_bytes: message.max_bytes,
+        })
+    }
+}
+
+impl From<OwnerBatches> for pb::OwnerReadResponse {
+    fn from(read: OwnerBatches) -> Self {
+        Self { bounds: Some(read.bounds.into()), batches: read.batches }
+    }
+}
+
+impl TryFrom<pb::OwnerReadResponse> for OwnerBatches {
+    type Error = DecodeError;
+    fn try_from(message: pb::OwnerReadResponse) -> Result<Self, DecodeError> {
+        Ok(Self { bounds: required("read.bounds", message.bounds)?.try_into()?, batches: message.batches })
+    }
+}
+
+impl From<TailEvent> for pb::TailEvent {
+    fn from(event: TailEvent) -> Self {
+        Self {
+            bounds: Some(event.bounds.into()),
+            base_offset: event.base_offset.0,
+            next_offset: event.next_offset.0,
+            batches: event.batches,
+        }
+    }
+}
+
+impl TryFrom<pb::TailEvent> for TailEvent {
+    type Error = DecodeError;
+    fn try_from(message: pb::TailEvent) -> Result<Self, DecodeError> {
+        let event = Self {
+            bounds: required("tail.bounds", message.bounds)?.try_into()?,
+            base_offset: offset("tail.base_offset", message.base_offset)?,
+            next_offset: offset("tail.next_offset", message.next_offset)?,
+            batches: message.batches,
+        };
+        if event.next_offset < event.base_offset {
+            return Err(invalid("tail.next_offset", event.next_offset.0, "at least tail.base_offset"));
+        }
+        Ok(event)
+    }
+}

@@ -1,0 +1,238 @@
+//! What an operator may set of a proxy.
+
+use std::time::Duration;
+
+use bmq_common::{ByteSize, HumanDuration};
+use bmq_proto::NodeId;
+use bmq_proto::rpc::MAX_MESSAGE_BYTES;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The shortest session the metadata service grants.
+const MIN_SESSION: Duration = Duration::from_secs(2);
+
+/// A proxy's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxyConfig {
+    /// Unique among the proxies.
+    pub node_id: u32,
+    /// How long the proxy's session outlives its last keep-alive. A session only tells people that the proxy is there.
+    pub session_ttl: HumanDuration,
+    /// The longest that a call to the metadata service is waited for.
+    pub metadata_deadline: HumanDuration,
+    /// How long calls and streams may go on after the shutdown has begun.
+    pub drain_time: HumanDuration,
+    pub produce: ProduceConfig,
+    pub fetch: FetchConfig,
+}
+
+/// How batches are taken and forwarded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProduceConfig {
+    /// The largest record batch taken; a topic may allow less.
+    pub max_batch_bytes: ByteSize,
+    /// What one client connection may have unanswered.
+    pub connection_bytes: ByteSize,
+    pub connection_batches: u32,
+    /// What all connections together may have unanswered; beyond it they are read no further.
+    pub total_bytes: ByteSize,
+    /// How many batches of one connection may be under way to one partition.
+    pub lane_batches: u32,
+    /// How long a batch may take from its arrival to its answer, waiting for an owner and retries included.
+    pub deadline: HumanDuration,
+    /// How long opening a stream to a broker may take.
+    pub connect_deadline: HumanDuration,
+    /// The first and the longest back-off before a refused batch is tried again.
+    pub retry_first: HumanDuration,
+    pub retry_max: HumanDuration,
+}
+
+/// How reads are answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FetchConfig {
+    /// The most batch bytes in one answer, unless one batch alone is larger.
+    pub max_bytes: ByteSize,
+    /// The most that a client may ask to be sent ahead on one stream.
+    pub max_credit_bytes: ByteSize,
+    /// The most partitions on one stream.
+    pub max_positions: u32,
+    /// The longest long poll.
+    pub max_wait: HumanDuration,
+    /// How long a read that could be answered may take, waiting for an owner and retries included.
+    pub deadline: HumanDuration,
+    /// How long one call to a broker or one read of a file may take.
+    pub call_deadline: HumanDuration,
+    /// How long a fetch stream may be silent before a heartbeat is sent.
+    pub heartbeat: HumanDuration,
+    /// Recent batches kept of one partition that somebody tails, and of all of them together.
+    pub ring_bytes: ByteSize,
+    pub ring_total_bytes: ByteSize,
+    /// How long a partition's tail is followed after its last reader has left.
+    pub ring_idle: HumanDuration,
+    /// How much of a segment is read at once.
+    pub segment_read_bytes: ByteSize,
+    /// What sequential readers of segments may hold read ahead, all of them together.
+    pub read_ahead_bytes: ByteSize,
+    /// The first and the longest back-off before a read is tried again.
+    pub retry_first: HumanDuration,
+    pub retry_max: HumanDuration,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            node_id: 1,
+            session_ttl: HumanDuration::secs(3),
+            metadata_deadline: HumanDuration::secs(5),
+            drain_time: HumanDuration::secs(4),
+            produce: ProduceConfig::default(),
+            fetch: FetchConfig::default(),
+        }
+    }
+}
+
+impl Default for ProduceConfig {
+    fn default() -> Self {
+        Self {
+            max_batch_bytes: ByteSize::mib(1),
+            connection_bytes: ByteSize::mib(16),
+            connection_batches: 4096,
+            total_bytes: ByteSize::mib(512),
+            lane_batches: 256,
+            deadline: HumanDuration::secs(30),
+            connect_deadline: HumanDuration::secs(5),
+            retry_first: HumanDuration::millis(10),
+            retry_max: HumanDuration::millis(500),
+        }
+    }
+}
+
+impl Default for FetchConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: ByteSize::mib(1),
+            max_credit_bytes: ByteSize::mib(64),
+            max_positions: 10_000,
+            max_wait: HumanDuration::secs(60),
+            deadline: HumanDuration::secs(30),
+            call_deadline: HumanDuration::secs(10),
+            heartbeat: HumanDuration::secs(5),
+            ring_bytes: ByteSize::mib(8),
+            ring_total_bytes: ByteSize::mib(512),
+            ring_idle: HumanDuration::secs(30),
+            segment_read_bytes: ByteSize::mib(2),
+            read_ahead_bytes: ByteSize::mib(128),
+            retry_first: HumanDuration::millis(10),
+            retry_max: HumanDuration::millis(500),
+        }
+    }
+}
+
+/// The settings contradict each other or the rest of the system.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InvalidConfig {
+    #[error("session_ttl is {0}, it must be at least 2s")]
+    SessionTooShort(HumanDuration),
+    #[error("{0} must not be zero")]
+    Zero(&'static str),
+    #[error("{smaller} is {value}, it must be at most {limit}, which is {larger}")]
+    Above { smaller: &'static str, value: ByteSize, larger: &'static str, limit: ByteSize },
+    #[error("{section}.retry_first is {first}, it must be at most retry_max, which is {max}")]
+    Retry { section: &'static str, first: HumanDuration, max: HumanDuration },
+}
+
+impl ProxyConfig {
+    pub fn node(&self) -> NodeId {
+        NodeId(self.node_id)
+    }
+
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        if self.session_ttl.get() < MIN_SESSION {
+            return Err(InvalidConfig::SessionTooShort(self.session_ttl));
+        }
+        above_zero("metadata_deadline", self.metadata_deadline.get().as_nanos())?;
+        self.produce.validate()?;
+        self.fetch.validate()
+    }
+}
+
+impl ProduceConfig {
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        above_zero("produce.max_batch_bytes", self.max_batch_bytes.0.into())?;
+        above_zero("produce.connection_batches", self.connection_batches.into())?;
+        above_zero("produce.lane_batches", self.lane_batches.into())?;
+        above_zero("produce.deadline", self.deadline.get().as_nanos())?;
+        above_zero("produce.connect_deadline", self.connect_deadline.get().as_nanos())?;
+        // A message holds more than its batch.
+        let message = ByteSize(MAX_MESSAGE_BYTES as u64 / 2);
+        ordered(("produce.max_batch_bytes", self.max_batch_bytes), ("half of the message limit", message))?;
+        // Credit is handed back by eighths, and what is left must still admit the largest batch.
+        let half_a_window = ByteSize(self.connection_bytes.0 / 2);
+        ordered(("produce.max_batch_bytes", self.max_batch_bytes), ("half of produce.connection_bytes", half_a_window))?;
+        ordered(
+            ("produce.connection_bytes", self.connection_bytes),
+            ("produce.total_bytes", self.total_bytes),
+        )?;
+        retry("produce", self.retry_first, self.retry_max)
+    }
+}
+
+impl FetchConfig {
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        above_zero("fetch.max_bytes", self.max_bytes.0.into())?;
+        above_zero("fetch.max_positions", self.max_positions.into())?;
+        above_zero("fetch.segment_read_bytes", self.segment_read_bytes.0.into())?;
+        above_zero("fetch.deadline", self.deadline.get().as_nanos())?;
+        above_zero("fetch.call_deadline", self.call_deadline.get().as_nanos())?;
+        above_zero("fetch.heartbeat", self.heartbeat.get().as_nanos())?;
+        let message = ByteSize(MAX_MESSAGE_BYTES as u64 / 2);
+        ordered(("fetch.max_bytes", self.max_bytes), ("half of the message limit", message))?;
+        ordered(("fetch.max_bytes", self.max_bytes), ("fetch.max_credit_bytes", self.max_credit_bytes))?;
+        ordered(("fetch.ring_bytes", self.ring_bytes), ("fetch.ring_total_bytes", self.ring_total_bytes))?;
+        retry("fetch", self.retry_first, self.retry_max)
+    }
+}
+
+fn above_zero(name: &'static str, value: u128) -> Result<(), InvalidConfig> {
+    if value == 0 { Err(InvalidConfig::Zero(name)) } else { Ok(()) }
+}
+
+fn ordered(smaller: (&'static str, ByteSize), larger: (&'static str, ByteSize)) -> Result<(), InvalidConfig> {
+    if smaller.1 <= larger.1 {
+        return Ok(());
+    }
+    Err(InvalidConfig::Above { smaller: smaller.0, value: smaller.1, larger: larger.0, limit: larger.1 })
+}
+
+fn retry(section: &'static str, first: HumanDuration, max: HumanDuration) -> Result<(), InvalidConfig> {
+    above_zero(if section == "fetch" { "fetch.retry_first" } else { "produce.retry_first" }, first.get().as_nanos())?;
+    if first > max { Err(InvalidConfig::Retry { section, first, max }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds() {
+        assert_eq!(ProxyConfig::default().validate(), Ok(()));
+        let check = |change: fn(&mut ProxyConfig), expect: &str| {
+            let mut config = ProxyConfig::default();
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().to_string(), expect);
+        };
+        check(|c| c.session_ttl = HumanDuration::secs(1), "session_ttl is 1s, it must be at least 2s");
+        check(|c| c.produce.lane_batches = 0, "produce.lane_batches must not be zero");
+        check(
+            |c| c.produce.connection_bytes = ByteSize::mib(1),
+            "produce.max_batch_bytes is 1MiB, it must be at most 512KiB, which is half of produce.connection_bytes",
+        );
+        check(
+            |c| c.fetch.retry_first = HumanDuration::secs(1),
+            "fetch.retry_first is 1s, it must be at most retry_max, which is 500ms",
+        );
+    }
+}

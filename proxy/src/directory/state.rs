@@ -1,0 +1,258 @@
+//! The maps behind the directory: pure, but that connecting to a broker makes a handle.
+//!
+//! Invariants:
+//! * a head is replaced only by one of a higher version, while its topic exists;
+//! * every subscribed route equals what [`State::resolve`] says.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use bmq_proto::broker::{BrokerConnector, BrokerService};
+use bmq_proto::meta::{MetaChange, NodeKind, Owner, PartitionHead, SessionRecord, TopicRecord, TopicState};
+use bmq_proto::{Epoch, Incarnation, NodeId, Offset, TopicId, TopicPartition};
+use tokio::sync::watch;
+
+/// Where a partition is served, as far as is known.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Route {
+    /// Version of the head that this was read from.
+    pub version: u64,
+    pub epoch: Epoch,
+    /// First offset written under `epoch`.
+    pub epoch_start: Offset,
+    pub log_start: Offset,
+    /// First offset that no sealed segment holds.
+    pub sealed_end: Offset,
+    /// The broker that has finished its claim under `epoch` and is alive.
+    pub owner: Option<RouteOwner>,
+    /// The topic was deleted.
+    pub topic_gone: bool,
+}
+
+/// A partition's owner, ready to be asked.
+#[derive(Clone)]
+pub struct RouteOwner {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub service: Arc<dyn BrokerService>,
+}
+
+impl PartialEq for RouteOwner {
+    fn eq(&self, other: &Self) -> bool {
+        (self.node, self.incarnation) == (other.node, other.incarnation)
+    }
+}
+
+impl fmt::Debug for RouteOwner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "broker {} ({})", self.node, self.incarnation)
+    }
+}
+
+/// The part of a head that routing needs.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    version: u64,
+    epoch: Epoch,
+    epoch_start: Offset,
+    log_start: Offset,
+    sealed_end: Offset,
+    /// The owner, once it has finished recovery.
+    owner: Option<Owner>,
+}
+
+impl Head {
+    fn of(head: &PartitionHead) -> Self {
+        let current = head.epoch_chain.last().filter(|last| last.epoch == head.epoch);
+        Self {
+            version: head.version,
+            epoch: head.epoch,
+            epoch_start: current.map_or(head.sealed_end, |last| last.start),
+            log_start: head.log_start,
+            sealed_end: head.sealed_end,
+            owner: head.owner.filter(|_| head.recovered),
+        }
+    }
+}
+
+struct Broker {
+    record: SessionRecord,
+    service: Arc<dyn BrokerService>,
+}
+
+/// See the head of the file.
+pub(super) struct State {
+    connector: Arc<dyn BrokerConnector>,
+    topics: HashMap<TopicId, Arc<TopicRecord>>,
+    names: HashMap<String, TopicId>,
+    heads: HashMap<TopicPartition, Head>,
+    brokers: HashMap<NodeId, Broker>,
+    routes: HashMap<TopicPartition, watch::Sender<Route>>,
+}
+
+impl State {
+    pub fn new(connector: Arc<dyn BrokerConnector>) -> Self {
+        Self {
+            connector,
+            topics: HashMap::new(),
+            names: HashMap::new(),
+            heads: HashMap::new(),
+            brokers: HashMap::new(),
+            routes: HashMap::new(),
+        }
+    }
+
+    /// The topic of that name, if it is known and in use.
+    pub fn topic(&self, name: &str) -> Option<Arc<TopicRecord>> {
+        self.names.get(name).and_then(|id| self.topics.get(id)).cloned()
+    }
+
+    pub fn epoch(&self, partition: TopicPartition) -> Epoch {
+        self.heads.get(&partition).map_or(Epoch::NONE, |head| head.epoch)
+    }
+
+    pub fn put_topic(&mut self, topic: TopicRecord) -> Arc<TopicRecord> {
+        let topic = Arc::new(topic);
+        self.names.insert(topic.name.clone(), topic.id);
+        self.topics.insert(topic.id, Arc::clone(&topic));
+        topic
+    }
+
+    pub fn put_head(&mut self, partition: TopicPartition, head: &PartitionHead) {
+        if self.heads.get(&partition).is_some_and(|known| known.version >= head.version) {
+            return;
+        }
+        self.heads.insert(partition, Head::of(head));
+        self.publish(partition);
+    }
+
+    pub fn subscribe(&mut self, partition: TopicPartition) -> watch::Receiver<Route> {
+        if let Some(route) = self.routes.get(&partition) {
+            return route.subscribe();
+        }
+        let (sender, receiver) = watch::channel(self.resolve(partition));
+        self.routes.insert(partition, sender);
+        receiver
+    }
+
+    /// Takes in one change of the watch.
+    pub fn apply(&mut self, change: MetaChange) {
+        match change {
+            MetaChange::Topic(topic) if topic.state == TopicState::Active => drop(self.put_topic(topic)),
+            MetaChange::Topic(topic) => self.drop_topic(topic.id),
+            MetaChange::TopicGone(id) => self.drop_topic(id),
+            MetaChange::Session(record) => self.put_session(record),
+            MetaChange::SessionGone(NodeKind::Broker, node) => {
+                self.brokers.remove(&node);
+                self.publish_owned_by(node);
+            }
+            MetaChange::Head(partition, head) => self.put_head(partition, &head),
+            MetaChange::HeadGone(partition) => {
+                self.heads.remove(&partition);
+                self.publish(partition);
+            }
+            MetaChange::SessionGone(..) | MetaChange::Intent(..) | MetaChange::IntentGone(_) => {}
+        }
+    }
+
+    /// Drops what a snapshot of all records does not name. Topics and brokers that it names must be applied before.
+    pub fn retain(&mut self, named: &Named) {
+        let gone: Vec<TopicId> = self.topics.keys().filter(|id| !named.topics.contains(*id)).copied().collect();
+        gone.into_iter().for_each(|id| self.drop_topic(id));
+        self.heads.retain(|partition, _| named.heads.contains(partition));
+        self.brokers.retain(|node, _| named.brokers.contains(node));
+        self.routes.retain(|_, route| route.receiver_count() > 0);
+        let subscribed: Vec<TopicPartition> = self.routes.keys().copied().collect();
+        subscribed.into_iter().for_each(|partition| self.publish(partition));
+    }
+
+    fn put_session(&mut self, record: SessionRecord) {
+        if record.kind != NodeKind::Broker || self.brokers.get(&record.node).is_some_and(|known| known.record == record) {
+            return;
+        }
+        let (node, service) = (record.node, self.connector.connect(&record));
+        self.brokers.insert(node, Broker { record, service });
+        self.publish_owned_by(node);
+    }
+
+    fn drop_topic(&mut self, id: TopicId) {
+        if let Some(topic) = self.topics.remove(&id)
+            && self.names.get(&topic.name) == Some(&id)
+        {
+            self.names.remove(&topic.name);
+        }
+        self.heads.retain(|partition, _| partition.topic != id);
+        for (_, route) in self.routes.iter().filter(|(partition, _)| partition.topic == id) {
+            route.send_modify(|route| *route = Route { owner: None, topic_gone: true, ..route.clone() });
+        }
+        self.routes.retain(|partition, route| partition.topic != id || route.receiver_count() > 0);
+    }
+
+    fn resolve(&self, partition: TopicPartition) -> Route {
+        let Some(head) = self.heads.get(&partition) else {
+            return Route::default();
+        };
+        Route {
+            version: head.version,
+            epoch: head.epoch,
+            epoch_start: head.epoch_start,
+            log_start: head.log_start,
+            sealed_end: head.sealed_end,
+            owner: head.owner.and_then(|owner| self.route_owner(owner)),
+            topic_gone: false,
+        }
+    }
+
+    fn route_owner(&self, owner: Owner) -> Option<RouteOwner> {
+        let broker = self.brokers.get(&owner.node).filter(|known| known.record.incarnation == owner.incarnation)?;
+        let Owner { node, incarnation } = owner;
+        Some(RouteOwner { node, incarnation, service: Arc::clone(&broker.service) })
+    }
+
+    fn publish_owned_by(&mut self, node: NodeId) {
+        let is_owned = |partition: &&TopicPartition| {
+            self.heads.get(*partition).and_then(|head| head.owner).is_some_and(|owner| owner.node == node)
+        };
+        let owned: Vec<TopicPartition> = self.routes.keys().filter(is_owned).copied().collect();
+        owned.into_iter().for_each(|partition| self.publish(partition));
+    }
+
+    /// Tells those who follow the partition's route, if it changed; forgets it if nobody does.
+    fn publish(&mut self, partition: TopicPartition) {
+        let Some(route) = self.routes.get(&partition) else {
+            return;
+        };
+        if route.receiver_count() == 0 {
+            self.routes.remove(&partition);
+            return;
+        }
+        let now = self.resolve(partition);
+        route.send_if_modified(|known| {
+            let changed = !known.topic_gone && *known != now;
+            if changed {
+                *known = now;
+            }
+            changed
+        });
+    }
+}
+
+/// What a snapshot of all records named.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    topics: HashSet<TopicId>,
+    heads: HashSet<TopicPartition>,
+    brokers: HashSet<NodeId>,
+}
+
+impl Named {
+    pub fn add(&mut self, change: &MetaChange) {
+        match change {
+            MetaChange::Topic(topic) => drop(self.topics.insert(topic.id)),
+            MetaChange::Head(partition, _) => drop(self.heads.insert(*partition)),
+            MetaChange::Session(record) if record.kind == NodeKind::Broker => drop(self.brokers.insert(record.node)),
+            _ => {}
+        }
+    }
+}

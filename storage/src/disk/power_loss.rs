@@ -1,0 +1,486 @@
+//! A disk in memory that can lose power, and then keeps of what was not synced only what chance leaves.
+//!
+//! At a loss of power, independently:
+//! * every name made, replaced or removed since its folder's last sync is as before or as after; a folder that is lost
+//!   takes everything below it along;
+//! * a file's length is any from its last synced length to its last one;
+//! * every 4 KiB page written since the last sync is as before (zeros where it was not there) or as after.
+//!
+//! Nothing outlasts what was promised and nothing synced is lost. A sync promises nothing about the file's name.
+//! The same seed and the same operations give the same losses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use bmq_common::Random;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::{Disk, DiskEntry, DiskFile, DiskLock};
+
+const PAGE: usize = 4096;
+
+/// A machine's disk, which outlives the machine's runs. Clones are handles to the same disk.
+#[derive(Clone)]
+pub struct PowerLossDisk {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    machine: Mutex<Machine>,
+    /// Woken when a sync begins to be held, when it may go on, and when power is lost.
+    changed: Condvar,
+    random: Random,
+}
+
+struct Machine {
+    /// Counts the losses of power. Handles of an earlier run are dead.
+    run: u64,
+    operations_left: Option<u64>,
+    room: Option<u64>,
+    hold: Hold,
+    nodes: BTreeMap<NodeId, Node>,
+    locks: BTreeSet<NodeId>,
+    next_node: NodeId,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    Off,
+    NextSync,
+    Holding,
+}
+
+type NodeId = u64;
+type Names = BTreeMap<String, NodeId>;
+const ROOT: NodeId = 0;
+
+enum Node {
+    Folder { now: Names, synced: Names },
+    File(Content),
+}
+
+#[derive(Default)]
+struct Content {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    dirty: BTreeSet<usize>,
+}
+
+impl PowerLossDisk {
+    /// An empty disk, whose losses follow from the seed.
+    pub fn new(seed: u64) -> Self {
+        let root = Node::Folder { now: Names::new(), synced: Names::new() };
+        let machine = Machine {
+            run: 0,
+            operations_left: None,
+            room: None,
+            hold: Hold::Off,
+            nodes: BTreeMap::from([(ROOT, root)]),
+            locks: BTreeSet::new(),
+            next_node: ROOT + 1,
+        };
+        let shared =
+            Shared { machine: Mutex::new(machine), changed: Condvar::new(), random: Random::from_seed(seed) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The disk as the machine's present run sees it; after a loss of power every call on it fails.
+    pub fn boot(&self) -> Arc<dyn Disk> {
+        let run = self.shared.machine.lock().run;
+        Arc::new(Run { shared: self.shared.clone(), run })
+    }
+
+    /// Loses power now. The next `boot` finds what is left.
+    pub fn lose_power(&self) {
+        self.shared.machine.lock().lose_power(&self.shared.random);
+        self.shared.changed.notify_all();
+    }
+
+    /// Loses power instead of the operation that comes after `operations` more.
+    pub fn lose_power_after(&self, operations: u64) {
+        self.shared.machine.lock().operations_left = Some(operations);
+    }
+
+    /// Has room for `bytes` more, and then is full. `None` for a disk that is never full.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        self.shared.machine.lock().room = bytes;
+    }
+
+    /// Holds the next `sync_data` before it has any effect, until the answer is dropped.
+    pub fn hold_next_sync(&self) -> HeldSync {
+        self.shared.machine.lock().hold = Hold::NextSync;
+        HeldSync { shared: self.shared.clone() }
+    }
+}
+
+/// A sync that is held, or the next one that will be.
+pub struct HeldSync {
+    shared: Arc<Shared>,
+}
+
+impl HeldSync {
+    /// Blocks until the sync has come and is held.
+    pub fn wait_until_held(&self) {
+        let mut machine = self.shared.machine.lock();
+        self.shared.changed.wait_while(&mut machine, |machine| machine.hold == Hold::NextSync);
+    }
+}
+
+impl Drop for HeldSync {
+    fn drop(&mut self) {
+        self.shared.machine.lock().hold = Hold::Off;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Machine {
+    fn lose_power(&mut self, random: &Random) {
+        self.run += 1;
+        self.operations_left = None;
+        self.hold = Hold::Off;
+        self.locks.clear();
+        for node in self.nodes.values_mut() {
+            match node {
+                Node::Folder { now, synced } => lose_names(now, synced, random),
+                Node::File(content) => content.lose_pages(random),
+            }
+        }
+    }
+
+    fn node_at(&self, path: &Path) -> io::Result<NodeId> {
+        let mut at = ROOT;
+        for name in names(path) {
+            let Some(Node::Folder { now, .. }) = self.nodes.get(&at) else { return Err(not_found()) };
+            at = *now.get(&name).ok_or_else(not_found)?;
+        }
+        Ok(at)
+    }
+
+    fn names_in(&mut self, folder: &Path) -> io::Result<&mut Names> {
+        let at = self.node_at(folder)?;
+        match self.nodes.get_mut(&at) {
+            Some(Node::Folder { now, .. }) => Ok(now),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn file(&mut self, node: NodeId) -> io::Result<&mut Content> {
+        match self.nodes.get_mut(&node) {
+            Some(Node::File(content)) => Ok(content),
+            _ => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    fn file_at(&mut self, path: &Path) -> io::Result<NodeId> {
+        let node = self.node_at(path)?;
+        self.file(node).map(|_| node)
+    }
+
+    /// Gives a new node its name; `AlreadyExists` if it is taken.
+    fn add(&mut self, path: &Path, node: Node) -> io::Result<NodeId> {
+        let (parent, name) = split(path)?;
+        let id = self.next_node;
+        let names = self.names_in(parent)?;
+        if names.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        names.insert(name, id);
+        self.nodes.insert(id, node);
+        self.next_node += 1;
+        Ok(id)
+    }
+}
+
+/// Each name that differs from the synced state stays as it is or goes back.
+fn lose_names(now: &mut Names, synced: &mut Names, random: &Random) {
+    let names: BTreeSet<String> = now.keys().chain(synced.keys()).cloned().collect();
+    for name in names {
+        if now.get(&name) == synced.get(&name) || random.chance(1, 2) {
+            continue;
+        }
+        match synced.get(&name) {
+            Some(node) => now.insert(name, *node),
+            None => now.remove(&name),
+        };
+    }
+    *synced = now.clone();
+}
+
+impl Content {
+    fn lose_pages(&mut self, random: &Random) {
+        let (shorter, longer) = (self.now.len().min(self.synced.len()), self.now.len().max(self.synced.len()));
+        // Both ends are likely: the length and the pages need not reach the disk together.
+        let length = match random.below(4) {
+            0 => self.synced.len(),
+            1 => self.now.len(),
+            _ => shorter + random.below((longer - shorter) as u64 + 1) as usize,
+        };
+        self.now.resize(longer, 0);
+        self.synced.resize(longer, 0);
+        for page in std::mem::take(&mut self.dirty) {
+            let (start, end) = ((page * PAGE).min(longer), (page * PAGE + PAGE).min(longer));
+            if random.chance(1, 2) {
+                self.synced[start..end].copy_from_slice(&self.now[start..end]);
+            }
+        }
+        self.synced.truncate(length);
+        self.now.clone_from(&self.synced);
+    }
+
+    fn write(&mut self, position: usize, bytes: &[u8]) {
+        let end = position + bytes.len();
+        if end > self.now.len() {
+            self.now.resize(end, 0);
+        }
+        self.now[position..end].copy_from_slice(bytes);
+        self.dirty.extend(position / PAGE..end.div_ceil(PAGE));
+    }
+
+    /// Copies only what changed: a file is synced many times while it grows.
+    fn sync(&mut self) {
+        self.synced.resize(self.now.len(), 0);
+        for page in std::mem::take(&mut self.dirty) {
+            let (start, end) = ((page * PAGE).min(self.now.len()), (page * PAGE + PAGE).min(self.now.len()));
+            self.synced[start..end].copy_from_slice(&self.now[start..end]);
+        }
+    }
+}
+
+impl Shared {
+    /// The machine for one operation of its run `run`; power may be lost instead.
+    fn operate(&self, run: u64) -> io::Result<MutexGuard<'_, Machine>> {
+        let mut machine = self.machine.lock();
+        if machine.run == run && machine.operations_left == Some(0) {
+            machine.lose_power(&self.random);
+            self.changed.notify_all();
+        }
+        if machine.run != run {
+            return Err(io::Error::other("the machine has lost power"));
+        }
+        machine.operations_left = machine.operations_left.map(|left| left - 1);
+        Ok(machine)
+    }
+}
+
+/// The disk in one run of the machine.
+struct Run {
+    shared: Arc<Shared>,
+    run: u64,
+}
+
+impl Run {
+    fn operate(&self) -> io::Result<MutexGuard<'_, Machine>> {
+        self.shared.operate(self.run)
+    }
+
+    fn handle(&self, node: NodeId) -> Box<dyn DiskFile> {
+        Box::new(Handle { shared: self.shared.clone(), run: self.run, node, written: Mutex::new(0) })
+    }
+}
+
+impl Disk for Run {
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        let mut machine = self.operate()?;
+        if machine.names_in(folder).is_ok() {
+            return Ok(());
+        }
+        machine.add(folder, Node::Folder { now: Names::new(), synced: Names::new() })?;
+        Ok(())
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        let mut machine = self.operate()?;
+        let at = machine.node_at(folder)?;
+        match machine.nodes.get_mut(&at) {
+            Some(Node::Folder { now, synced }) => synced.clone_from(now),
+            _ => return Err(io::ErrorKind::NotADirectory.into()),
+        }
+        Ok(())
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let node = self.operate()?.add(path, Node::File(Content::default()))?;
+        Ok(self.handle(node))
+    }
+
+    fn create_or_empty(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut machine = self.operate()?;
+        let node = match machine.file_at(path) {
+            Ok(node) => {
+                machine.file(node)?.now.clear();
+                node
+            }
+            Err(_) => machine.add(path, Node::File(Content::default()))?,
+        };
+        Ok(self.handle(node))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let node = self.operate()?.file_at(path)?;
+        Ok(self.handle(node))
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open_read(path)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        let mut machine = self.operate()?;
+        let node = machine.node_at(path)?;
+        Ok(machine.file(node).map_or(0, |content| content.now.len() as u64))
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<DiskEntry>> {
+        let mut machine = self.operate()?;
+        let names = machine.names_in(folder)?.clone();
+        let entries = names.into_iter().map(|(name, node)| match machine.file(node) {
+            Ok(content) => DiskEntry { name, is_folder: false, length: content.now.len() as u64 },
+            Err(_) => DiskEntry { name, is_folder: true, length: 0 },
+        });
+        Ok(entries.collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut machine = self.operate()?;
+        let node = machine.file_at(from)?;
+        let (folder, old) = split(from)?;
+        let (same_folder, new) = split(to)?;
+        assert_eq!(folder, same_folder, "files are renamed within their folder");
+        let names = machine.names_in(folder)?;
+        names.remove(&old);
+        names.insert(new, node);
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut machine = self.operate()?;
+        machine.file_at(path)?;
+        let (folder, name) = split(path)?;
+        machine.names_in(folder)?.remove(&name);
+        Ok(())
+    }
+
+    fn remove_folder(&self, folder: &Path) -> io::Result<()> {
+        let mut machine = self.operate()?;
+        if !machine.names_in(folder)?.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        let (parent, name) = split(folder)?;
+        machine.names_in(parent)?.remove(&name);
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
+        let mut machine = self.operate()?;
+        let node = match machine.file_at(path) {
+            Ok(node) => node,
+            Err(_) => machine.add(path, Node::File(Content::default()))?,
+        };
+        if !machine.locks.insert(node) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(Lock { shared: self.shared.clone(), run: self.run, node }))
+    }
+}
+
+struct Lock {
+    shared: Arc<Shared>,
+    run: u64,
+    node: NodeId,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut machine = self.shared.machine.lock();
+        if machine.run == self.run {
+            machine.locks.remove(&self.node);
+        }
+    }
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    run: u64,
+    node: NodeId,
+    written: Mutex<usize>,
+}
+
+impl Handle {
+    fn operate(&self) -> io::Result<MutexGuard<'_, Machine>> {
+        self.shared.operate(self.run)
+    }
+
+    fn sync(&self, mut machine: MutexGuard<'_, Machine>) -> io::Result<()> {
+        machine.file(self.node)?.sync();
+        Ok(())
+    }
+}
+
+impl DiskFile for Handle {
+    fn write_all(&self, parts: &[&[u8]]) -> io::Result<()> {
+        let mut written = self.written.lock();
+        let mut machine = self.operate()?;
+        for part in parts {
+            let room = machine.room.unwrap_or(u64::MAX);
+            let fitting = part.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            machine.room = machine.room.map(|room| room - fitting as u64);
+            machine.file(self.node)?.write(*written, &part[..fitting]);
+            *written += fitting;
+            if fitting < part.len() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn read_exact_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut machine = self.operate()?;
+        let content = &machine.file(self.node)?.now;
+        let start = usize::try_from(position).unwrap_or(usize::MAX);
+        let found = start.checked_add(buffer.len()).and_then(|end| content.get(start..end));
+        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.operate()?.file(self.node)?.now.len() as u64)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut machine = self.operate()?;
+        if machine.hold == Hold::NextSync {
+            machine.hold = Hold::Holding;
+            self.shared.changed.notify_all();
+            self.shared.changed.wait_while(&mut machine, |machine| machine.hold == Hold::Holding);
+            drop(machine);
+            machine = self.operate()?;
+        }
+        self.sync(machine)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync(self.operate()?)
+    }
+
+    fn drop_cached(&self) -> io::Result<()> {
+        self.operate().map(drop)
+    }
+}
+
+fn names(path: &Path) -> impl Iterator<Item = String> + '_ {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+        _ => None,
+    })
+}
+
+fn split(path: &Path) -> io::Result<(&Path, String)> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok((path.parent().unwrap_or(Path::new("")), name.to_string_lossy().into_owned()))
+}
+
+fn not_found() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
