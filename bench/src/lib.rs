@@ -4,6 +4,7 @@
 //! time goes. A benchmark never fails a run: it prints.
 
 pub mod bare_store;
+pub mod http_get;
 pub mod latency;
 pub mod produce;
 pub mod report;

@@ -1,19 +1,12 @@
 //! How large the syncs of a run were, from the counters that a broker shows at `/metrics`.
 
-use std::time::Duration;
+use anyhow::{Context, ensure};
 
-use anyhow::{Context, bail, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use crate::http_get::http_get;
 
 /// Bytes made durable, and the syncs that did it, of all partitions of a process.
 const SYNCED_BYTES: &str = "bmq_partition_synced_bytes_total";
 const SYNCS: &str = "bmq_partition_syncs_total";
-
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// A page is bounded, whatever answers at the address.
-const MAX_PAGE_BYTES: u64 = 16 << 20;
 
 /// The counters at one moment, summed over processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -27,10 +20,10 @@ impl SyncCounters {
     pub async fn read(addresses: &[String]) -> anyhow::Result<Self> {
         let mut sum = SyncCounters::default();
         for address in addresses {
-            let page = tokio::time::timeout(DEADLINE, get_metrics(address));
-            let page = page.await.map_err(anyhow::Error::from).flatten();
+            let page = http_get(address, "/metrics").await;
             let page = page.with_context(|| format!("could not read the metrics at {address}"))?;
-            let counters = Self::parse(&page).with_context(|| format!("the metrics at {address} lack a counter"))?;
+            ensure!(page.status == 200, "the metrics at {address} answer with status {}", page.status);
+            let counters = Self::parse(&page.body).with_context(|| format!("the metrics at {address} lack a counter"))?;
             sum.bytes += counters.bytes;
             sum.syncs += counters.syncs;
         }
@@ -60,24 +53,8 @@ fn sum_of(page: &str, name: &str) -> anyhow::Result<f64> {
     Ok(values.iter().sum())
 }
 
-async fn get_metrics(address: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET /metrics HTTP/1.0\r\nhost: {address}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.take(MAX_PAGE_BYTES).read_to_string(&mut answer).await?;
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-        bail!("the answer is not HTTP");
-    };
-    let status = head.lines().next().unwrap_or_default();
-    ensure!(status.split(' ').nth(1) == Some("200"), "the answer is `{status}`");
-    Ok(body.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
-    use bmq_common::{Metrics, OpsServer, Readiness, Shutdown};
-
     use super::*;
 
     #[test]
@@ -92,20 +69,5 @@ mod tests {
         assert_eq!(counters.mean_bytes_since(&SyncCounters::default()), Some(500.0));
         assert_eq!(counters.mean_bytes_since(&counters), None);
         assert!(SyncCounters::parse("bmq_partition_syncs_total 1\n").is_err());
-    }
-
-    #[tokio::test]
-    async fn reads_a_real_port() {
-        let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
-        let any_port = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = OpsServer::bind(any_port, Readiness::new(), metrics.clone()).await.unwrap();
-        let address = [server.local_addr().to_string()];
-        let running = tokio::spawn(server.run(shutdown.clone()));
-        let error = SyncCounters::read(&address).await.unwrap_err();
-        assert!(format!("{error:#}").contains("bmq_partition_synced_bytes_total"), "{error:#}");
-        metrics.register_counter("bmq_partition_synced_bytes", "Bytes").inc_by(12);
-        shutdown.begin();
-        running.await.unwrap().unwrap();
-        assert!(SyncCounters::read(&address).await.is_err());
     }
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::command::Command;
+use crate::process::settings::SERVER_VARIABLE;
 
 /// Small frames and large record batches are allocated and freed on many threads at once, which the C library's
 /// allocator is slow at; and for large blocks it gives addresses at which copying is slow on some machines.
@@ -22,6 +23,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "bmq", version, after_help = exit::HELP)]
 struct Arguments {
+    /// Whom topic, produce, consume, cluster and bench ask
+    #[arg(long, global = true, env = SERVER_VARIABLE, default_value = "127.0.0.1:9640", value_name = "ADDR")]
+    server: String,
     #[command(subcommand)]
     command: Command,
 }
@@ -35,7 +39,7 @@ fn main() -> ExitCode {
             return exit::FAILURE.into();
         }
     };
-    let outcome = runtime.block_on(arguments.command.run());
+    let outcome = runtime.block_on(arguments.command.run(&arguments.server));
     // A read of standard input cannot be cancelled; the process does not wait for it.
     runtime.shutdown_background();
     exit::report(outcome)

@@ -42,10 +42,10 @@ impl Leadership {
             () = shutdown.begun() => {}
             never = self.keep(&mut session) => match never {},
         }
-        if let Some(session) = session {
-            if let Err(error) = self.meta.close_session(session).await {
-                warn!(%error, "could not close the session, it will run out");
-            }
+        if let Some(session) = session
+            && let Err(error) = self.meta.close_session(session).await
+        {
+            warn!(%error, "could not close the session, it will run out");
         }
     }
 

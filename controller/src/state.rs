@@ -219,10 +219,10 @@ impl State {
             return;
         };
         let told = self.view.records().intents.get(&partition).copied();
-        if let Write::InFlight { changes, .. } = &mut active.write {
-            if changes.get(&partition) == Some(&told) {
-                changes.remove(&partition);
-            }
+        if let Write::InFlight { changes, .. } = &mut active.write
+            && changes.get(&partition) == Some(&told)
+        {
+            changes.remove(&partition);
         }
         match active.unseen.get(&partition) {
             Some(written) if *written == told => drop(active.unseen.remove(&partition)),

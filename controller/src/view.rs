@@ -160,13 +160,14 @@ mod tests {
     fn only_what_is_new_touches() {
         let mut view = View::default();
         let partition = TopicPartition { topic: TopicId([1; 16]), partition: PartitionId(0) };
-        let owner = Some(Owner { node: NodeId(1), incarnation: Incarnation(7) });
-        let head = |version| MetaChange::Head(partition, PartitionHead { version, owner, ..Default::default() });
+        let owner = Owner { node: NodeId(1), incarnation: Incarnation(7) };
+        let head =
+            |version| MetaChange::Head(partition, PartitionHead { version, owner: Some(owner), ..Default::default() });
         assert_eq!(view.apply(WatchEvent::Change(head(1))), Touched::Owners);
         assert_eq!(view.apply(WatchEvent::Change(head(2))), Touched::Nothing);
         assert_eq!(view.apply(WatchEvent::Change(session(NodeKind::Proxy, 1))), Touched::Nothing);
-        assert!(!view.records().is_alive(&owner.unwrap()));
+        assert!(!view.records().is_alive(&owner));
         view.apply(WatchEvent::Change(session(NodeKind::Broker, 1)));
-        assert!(view.records().is_alive(&owner.unwrap()));
+        assert!(view.records().is_alive(&owner));
     }
 }

@@ -1,1 +1,3 @@
-//! placeholder
+//! What the tests of whole clusters share: real daemons, and what is wanted to know of them.
+
+pub mod hdfs_cluster;

@@ -20,17 +20,19 @@ use bmq_proto::meta::{
     ClusterRecord, CreateTopic, GarbageRecord, MetaService, OpenSession, PartitionCommand, PartitionHead,
     PartitionView, SessionId, SessionRecord, TopicRecord, WatchScope, WatchStream,
 };
-use bmq_proto::rpc::DecodeError;
 use bmq_proto::rpc::record::{StoredRecord, decode_record, encode_record};
 use bmq_proto::{ClusterId, ErrorCode, NodeId, Offset, ServiceError, Term, TopicId, TopicPartition};
 
 use crate::keys;
-use crate::store::{Expected, MetaStoreError, Outcome, SharedStore, Transaction, Versioned};
-use attempts::Attempts;
+use crate::store::{Expected, SharedStore, Transaction, Versioned};
+use attempts::{Attempts, Commit};
 use watch_cache::WatchCache;
 
 /// The newest persisted shape that this version knows.
 pub const FEATURE_LEVEL: u32 = 1;
+
+/// How long the service's own tasks get to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What the service may take.
 #[derive(Debug, Clone)]
@@ -48,10 +50,8 @@ impl Default for MetaServerConfig {
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the metadata store cannot be read or written")]
-    Store(#[source] MetaStoreError),
-    #[error("the cluster record cannot be read")]
-    Record(#[source] DecodeError),
+    #[error("the cluster record cannot be read or written")]
+    Store(#[source] ServiceError),
     #[error("the cluster is at feature level {found}, this version knows levels up to {FEATURE_LEVEL}: use a newer one")]
     FeatureLevel { found: u32 },
 }
@@ -62,20 +62,29 @@ pub struct MetaServer {
     config: MetaServerConfig,
     random: Random,
     watches: WatchCache,
-    _tasks: Tasks,
+    tasks: Tasks,
 }
 
 impl MetaServer {
     /// Writes the cluster record if there is none, and checks its feature level. Must be called within a Tokio runtime.
     pub async fn start(store: SharedStore, config: MetaServerConfig, random: Random) -> Result<Self, StartError> {
-        let cluster = ensure_cluster(&store, &random).await?;
+        let attempts = Attempts::new(&*store, &random, "start", config.call_deadline);
+        let cluster = ensure_cluster(attempts, &random).await.map_err(StartError::Store)?;
         if cluster.feature_level > FEATURE_LEVEL {
             return Err(StartError::FeatureLevel { found: cluster.feature_level });
         }
         tracing::info!(cluster = %cluster.cluster, feature_level = cluster.feature_level, "metadata service started");
         let tasks = Tasks::new(Shutdown::new());
         let watches = WatchCache::start(&store, &random, &tasks);
-        Ok(Self { store, config, random, watches, _tasks: tasks })
+        Ok(Self { store, config, random, watches, tasks })
+    }
+
+    /// Ends the watches and lets go of the store. Calls under way go on.
+    pub async fn stop(&self) {
+        self.tasks.shutdown().begin();
+        if let Err(stragglers) = self.tasks.join(STOP_DEADLINE).await {
+            tracing::warn!(?stragglers, "tasks of the metadata service had to be cut off");
+        }
     }
 
     fn attempts(&self, call: &'static str) -> Attempts<'_> {
@@ -84,21 +93,20 @@ impl MetaServer {
 
 }
 
-async fn ensure_cluster(store: &SharedStore, random: &Random) -> Result<ClusterRecord, StartError> {
+/// The cluster record, written if there is none.
+async fn ensure_cluster(mut attempts: Attempts<'_>, random: &Random) -> Result<ClusterRecord, ServiceError> {
     loop {
-        if let Some(found) = store.get(keys::CLUSTER).await.map_err(StartError::Store)? {
-            return decode_record(&found.value).map_err(StartError::Record);
+        let found = attempts.get(keys::CLUSTER).await?;
+        if let Some(found) = found {
+            return decode(keys::CLUSTER, &found.value);
         }
         let mut id = [0; 16];
         random.fill(&mut id);
         let record = ClusterRecord { cluster: ClusterId(id), feature_level: FEATURE_LEVEL };
         let transaction =
             Transaction::default().expect(keys::CLUSTER, Expected::Absent).put(keys::CLUSTER, encode_record(&record));
-        // Whoever wrote it, and also after an unclear outcome of ours, the next read tells what stands.
-        match store.transact(transaction).await {
-            Ok(Outcome::Committed(_) | Outcome::Conflict) => {}
-            Err(error) => return Err(StartError::Store(error)),
-        }
+        // Whoever wrote it, the next read tells what stands.
+        let _: Commit = attempts.commit(transaction).await?;
     }
 }
 

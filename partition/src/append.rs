@@ -63,7 +63,7 @@ pub struct Append {
     pub batch: Result<ValidatedBatch, ServiceError>,
 }
 
-/// What an append answered `NotApplied` says when it comes after the end of a claim.
-pub(crate) fn not_owner(message: &str) -> ServiceError {
+/// The refusal of whoever does not own the partition: ask metadata who does.
+pub fn not_owner(message: &str) -> ServiceError {
     ServiceError::not_applied(ErrorCode::NotOwner, message)
 }

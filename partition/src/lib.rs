@@ -5,10 +5,19 @@
 
 pub mod append;
 pub mod config;
+pub mod driver;
+pub mod handle;
 pub mod machine;
+pub mod metrics;
 pub mod mutant;
 pub mod producer_table;
+pub mod recovery_scan;
 pub mod scan;
+pub mod tail;
 
 pub use append::{Append, AppendReply, Lane, ReplyToken, ValidatedBatch};
 pub use config::PartitionConfig;
+pub use driver::{PartitionContext, open};
+pub use handle::{AppendMail, PartitionHandle, PartitionStatus, ReplySink};
+pub use metrics::PartitionMetrics;
+pub use tail::{Tail, TailRead};

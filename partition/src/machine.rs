@@ -133,6 +133,11 @@ impl Machine {
         matches!(self.phase, Phase::Serving(_)) && self.release.is_none()
     }
 
+    /// Whether damage was found that only an operator can accept.
+    pub fn is_refusing(&self) -> bool {
+        matches!(self.phase, Phase::Refusing(_))
+    }
+
     /// Whether nothing will happen any more.
     pub fn is_stopped(&self) -> bool {
         matches!(self.phase, Phase::Stopped)

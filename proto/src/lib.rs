@@ -10,6 +10,7 @@ pub mod meta;
 pub mod murmur2;
 pub mod record_batch;
 pub mod rpc;
+pub mod topic_config;
 
 pub use error::{ErrorCode, Happened, ServiceError};
 pub use ids::{

@@ -36,7 +36,7 @@ mod testing;
 pub use broker_client::{BrokerClient, BrokerClientConfig};
 pub use broker_server::broker_server;
 pub use decode::DecodeError;
-pub use listener::{Limits, ServeError, channel, serve};
+pub use listener::{Limits, ServeError, channel, connect, serve};
 pub use meta_client::{MetaClient, MetaClientConfig};
 pub use meta_server::meta_server;
 

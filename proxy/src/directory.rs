@@ -56,7 +56,7 @@ impl Directory {
         let looked_up = with_deadline("the metadata service", self.deadline, self.meta.topic(name)).await;
         let found = looked_up.map_err(|late| ServiceError::not_applied(ErrorCode::Unavailable, late.to_string()))??;
         match found {
-            Some(topic) if topic.state == TopicState::Active => Ok(self.state.write().put_topic(topic)),
+            Some(topic) if topic.state == TopicState::Active => Ok(self.state.write().observe_topic(topic)),
             Some(_) => Err(unknown_topic(format!("topic `{name}` is being deleted"))),
             None => Err(unknown_topic(format!("there is no topic `{name}`"))),
         }
@@ -75,7 +75,7 @@ impl Directory {
 
     /// Takes in a topic that this proxy has just created.
     pub fn observe_topic(&self, topic: TopicRecord) {
-        self.state.write().put_topic(topic);
+        self.state.write().observe_topic(topic);
     }
 
     /// Takes in a head that was read linearizably.

@@ -32,7 +32,11 @@ pub enum StoreError {
     PastEnd { path: String, length: u64, start: u64, end: u64 },
     /// No room: writing can go on when there is some again.
     #[error("no space left for {path}")]
-    NoSpace { path: String, #[source] source: std::io::Error },
+    NoSpace {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     /// Bytes in the store are not what was written.
     #[error("file {path} is damaged at byte {position}: {reason}")]
     Damaged { path: String, position: u64, reason: String },

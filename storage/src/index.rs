@@ -74,6 +74,13 @@ impl SegmentIndex {
         after.checked_sub(1).map_or(FIRST_BATCH_POSITION, |at| self.offsets[at].position)
     }
 
+    /// The last known batch that begins at or before `offset`: its first offset, and where it stands.
+    pub fn lookup_batch(&self, offset: Offset) -> (Offset, BytePosition) {
+        let after = self.offsets.partition_point(|entry| entry.offset <= offset);
+        let found = after.checked_sub(1).map(|at| (self.offsets[at].offset, self.offsets[at].position));
+        found.unwrap_or((self.base_offset, FIRST_BATCH_POSITION))
+    }
+
     /// Where to begin to look for the first record with this timestamp or a later one: none of those below the answer
     /// has it. The end offset if the segment has no such record.
     pub fn lookup_time(&self, timestamp_ms: i64) -> Offset {

@@ -3,8 +3,12 @@
 //! Start reading at [`store`], the contract; then one of its keepers, [`local`] being the plainest.
 
 mod byte_reader;
+#[cfg(feature = "testing")]
+pub mod conformance;
 pub mod disk;
 pub mod error;
+#[cfg(feature = "testing")]
+pub mod faulty;
 pub mod hdfs;
 pub mod index;
 pub mod local;

@@ -23,7 +23,9 @@ use self::end_marker::EndKind;
 use self::files::Files;
 use self::writer::LocalWriter;
 use crate::disk::{Disk, RealDisk};
-use crate::{FenceOutcome, FolderPath, FoundFile, SegmentPath, SegmentStore, SegmentWriter, StoreError, StoreProperties};
+use crate::{
+    FenceOutcome, FolderPath, FoundFile, SegmentPath, SegmentStore, SegmentWriter, StoreError, StoreProperties,
+};
 
 /// The most bytes written between two syncs of one file, and so the most that a loss of power can tear.
 pub const MAX_GROUP: usize = 4 << 20;

@@ -42,7 +42,10 @@ impl ProducerSnapshot {
     pub fn new(mut entries: Vec<ProducerEntry>) -> Self {
         entries.sort_by_key(|entry| entry.producer_id);
         assert!(entries.is_sorted_by(|a, b| a.producer_id < b.producer_id), "a producer stands twice in a snapshot");
-        assert!(entries.iter().all(|entry| entry.batches.len() <= MAX_PRODUCER_BATCHES), "a producer has too many batches");
+        assert!(
+            entries.iter().all(|entry| entry.batches.len() <= MAX_PRODUCER_BATCHES),
+            "a producer has too many batches"
+        );
         Self { entries }
     }
 

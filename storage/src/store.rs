@@ -5,7 +5,8 @@
 //! Invariants:
 //! * writer: `durable ≤ appended`; `durable` never goes back; after the first error it never moves again;
 //! * a byte that `durable` passed is found by whoever fences the file later, whatever happened to machines in between;
-//! * after `fence` returned, no writer of that file moves `durable` any more;
+//! * after `fence` returned, no write becomes durable any more: `durable` may still be seen to move, on an answer that
+//!   was on its way, but never past what the fencer finds;
 //! * nothing is overwritten: a name that exists is refused.
 
 use std::sync::Arc;
@@ -82,11 +83,7 @@ pub trait SegmentStore: Send + Sync + 'static {
     async fn delete(&self, path: SegmentPath) -> Result<(), StoreError>;
 
     /// Deletes a topic's folder with everything in it. `Ok` also if it is not there.
-    async fn delete_topic(
-        &self,
-        cluster: bmq_proto::ClusterId,
-        topic: bmq_proto::TopicId,
-    ) -> Result<(), StoreError>;
+    async fn delete_topic(&self, cluster: bmq_proto::ClusterId, topic: bmq_proto::TopicId) -> Result<(), StoreError>;
 }
 
 /// How far a writer has come.
@@ -102,8 +99,12 @@ pub struct WriterProgress {
 pub enum WriterState {
     Healthy,
     /// For good. What lies above `durable` may or may not be in the file.
-    Broken { reason: Arc<str> },
-    Closed { length: BytePosition },
+    Broken {
+        reason: Arc<str>,
+    },
+    Closed {
+        length: BytePosition,
+    },
 }
 
 /// The writer of one open file: a handle to a task that owns it. Dropping every handle abandons the file; the task ends

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use bmq_proto::meta::{
-    Checkpoint, GarbageRecord, Intent, PartitionCommand, PartitionCommandKind, PartitionHead, PartitionView,
+    GarbageRecord, Intent, PartitionCommand, PartitionCommandKind, PartitionHead, PartitionView,
     SegmentRecord,
 };
-use bmq_proto::rpc::record::encode_record;
+use bmq_proto::rpc::record::{StoredRecord, encode_record};
 use bmq_proto::{Offset, ServiceError, TopicPartition};
 
 use super::attempts::{Attempts, Commit};
@@ -102,32 +102,31 @@ impl MetaServer {
     }
 }
 
+/// Reads what the command needs: all single records at one revision, then the segments.
 async fn load(attempts: &mut Attempts<'_>, command: &PartitionCommand) -> Result<Loaded, ServiceError> {
     let partition = command.partition;
     let needs = transition::needs(&command.kind);
-    let head_key = keys::head(partition);
-    let head = attempts.get(&head_key).await?;
-    let mut compares = Transaction::default().expect(head_key, Expected::unchanged(head.as_ref()));
+    let guarded = [
+        Some(keys::head(partition)),
+        needs.intent.then(|| keys::intent(partition)),
+        needs.checkpoint.then(|| keys::checkpoint(partition)),
+    ];
+    let garbage = needs.garbage.map(|file| keys::garbage(partition, file));
+    let keys: Vec<_> = guarded.iter().chain([&garbage]).flatten().cloned().collect();
+    let values = attempts.get_many(&keys).await?;
+    let read: BTreeMap<_, _> = keys.iter().zip(&values).collect();
+    let find = |key: &Option<String>| key.as_ref().and_then(|key| read.get(key)?.as_ref());
+
+    let head = find(&guarded[0]).cloned();
     let mut records = PartitionRecords { head: decode_head(partition, head.as_ref())?, ..Default::default() };
-    let mut intent = None;
-    if needs.intent {
-        let key = keys::intent(partition);
-        let found = attempts.get(&key).await?;
-        intent = decode_optional(&key, found.as_ref())?;
-        compares = compares.expect(key, Expected::unchanged(found.as_ref()));
-    }
-    if needs.checkpoint {
-        let key = keys::checkpoint(partition);
-        let found = attempts.get(&key).await?;
-        records.checkpoint = decode_optional(&key, found.as_ref())?;
-        compares = compares.expect(key, Expected::unchanged(found.as_ref()));
-    }
-    if let Some(file) = needs.garbage {
-        let key = keys::garbage(partition, file);
-        let found = attempts.get(&key).await?;
-        let garbage: Option<GarbageRecord> = decode_optional(&key, found.as_ref())?;
-        records.garbage = garbage.map(|record| (file, record)).into_iter().collect();
-    }
+    let intent = decode_found(&guarded[1], find(&guarded[1]))?;
+    records.checkpoint = decode_found(&guarded[2], find(&guarded[2]))?;
+    let dropped: Option<GarbageRecord> = decode_found(&garbage, find(&garbage))?;
+    records.garbage = dropped.map(|record| (record.file, record)).into_iter().collect();
+    // Garbage and segments are vouched for by the head.
+    let compares = guarded.iter().flatten().fold(Transaction::default(), |compares, key| {
+        compares.expect(key, Expected::unchanged(read.get(key).and_then(|value| value.as_ref())))
+    });
     records.segments = load_segments(attempts, partition, &records.head, needs.segments).await?;
     Ok(Loaded { head, records, intent, compares })
 }
@@ -179,7 +178,7 @@ fn write(mut transaction: Transaction, partition: TopicPartition, changes: &Chan
         transaction = transaction.put(keys::head(partition), encode_record(head));
     }
     if let Some(checkpoint) = &changes.checkpoint {
-        transaction = transaction.put(keys::checkpoint(partition), encode_record::<Checkpoint>(checkpoint));
+        transaction = transaction.put(keys::checkpoint(partition), encode_record(checkpoint));
     }
     for (base_offset, segment) in &changes.segments {
         let key = keys::segment(partition, *base_offset);
@@ -200,6 +199,10 @@ fn write(mut transaction: Transaction, partition: TopicPartition, changes: &Chan
 
 fn decode_head(partition: TopicPartition, head: Option<&Versioned>) -> Result<PartitionHead, ServiceError> {
     Ok(decode_optional(&keys::head(partition), head)?.unwrap_or_default())
+}
+
+fn decode_found<R: StoredRecord>(key: &Option<String>, found: Option<&Versioned>) -> Result<Option<R>, ServiceError> {
+    key.as_ref().map_or(Ok(None), |key| decode_optional(key, found))
 }
 
 fn decode_segment(entry: &Entry) -> Result<SegmentRecord, ServiceError> {

@@ -5,7 +5,7 @@
 
 use bmq_proto::meta::{OpenSession, SessionId, SessionRecord};
 use bmq_proto::rpc::record::{StoredSession, TermRecord, encode_record};
-use bmq_proto::{ErrorCode, ServiceError, Term};
+use bmq_proto::{ServiceError, Term};
 
 use super::attempts::{Attempts, Commit};
 use super::{MetaServer, decode_optional};
@@ -31,14 +31,26 @@ impl MetaServer {
             let transaction = replace_session(&key, read.as_ref(), present.as_ref(), &opened);
             if attempts.commit(transaction).await? == Commit::Done {
                 tracing::info!(kind = ?request.kind, node = %request.node, session = opened.id.0, "session opened");
+                if let Some(older) = present {
+                    self.end_replaced(older.id).await;
+                }
                 return Ok(opened.id);
             }
         }
     }
 
+    /// Ends the lease of a session that was replaced, and with it a term that it may hold. It would end by itself too:
+    /// nobody can keep it alive any more.
+    async fn end_replaced(&self, older: SessionId) {
+        let mut attempts = self.attempts("end a replaced session");
+        if let Err(error) = attempts.read(|| self.store.revoke(LeaseId(older.0))).await {
+            tracing::warn!(session = older.0, %error, "a replaced session is left to expire");
+        }
+    }
+
     pub(super) async fn do_keep_alive(&self, session: SessionId) -> Result<(), ServiceError> {
         let mut attempts = self.attempts("keep alive");
-        if find_session(&mut attempts, session).await?.1.is_none() {
+        if find_session(&mut attempts, session).await?.is_none() {
             return Err(ended(session));
         }
         // A lease that has ended between is `LeaseGone`, which is `Fenced` to the caller.
@@ -48,7 +60,7 @@ impl MetaServer {
     pub(super) async fn do_close_session(&self, session: SessionId) -> Result<(), ServiceError> {
         // Only a lease with a session's record may be revoked: the id comes from outside.
         let mut attempts = self.attempts("close session");
-        if find_session(&mut attempts, session).await?.1.is_none() {
+        if find_session(&mut attempts, session).await?.is_none() {
             return Ok(());
         }
         attempts.read(|| self.store.revoke(LeaseId(session.0))).await
@@ -62,20 +74,22 @@ impl MetaServer {
     pub(super) async fn do_acquire_term(&self, session: SessionId) -> Result<Term, ServiceError> {
         let mut attempts = self.attempts("acquire term");
         loop {
-            let (session_read, asking) = find_session(&mut attempts, session).await?;
-            let newest_read = attempts.get(keys::TERM).await?;
-            let holder_read = attempts.get(keys::TERM_HOLDER).await?;
-            let newest: Option<TermRecord> = decode_optional(keys::TERM, newest_read.as_ref())?;
-            let holder: Option<TermRecord> = decode_optional(keys::TERM_HOLDER, holder_read.as_ref())?;
+            let session_key = keys::session_by_id(session);
+            let keys = [session_key.clone(), keys::TERM.to_owned(), keys::TERM_HOLDER.to_owned()];
+            let read = attempts.get_many(&keys).await?;
+            let asking: Option<StoredSession> = decode_optional(&session_key, read[0].as_ref())?;
+            let newest: Option<TermRecord> = decode_optional(keys::TERM, read[1].as_ref())?;
+            let holder: Option<TermRecord> = decode_optional(keys::TERM_HOLDER, read[2].as_ref())?;
             let acquired = term::acquire(newest, holder, session, asking.as_ref());
             let record = match acquired.map_err(|error| attempts.refusal(error))? {
                 Acquire::Held(term) => return Ok(term),
                 Acquire::Take(record) => record,
             };
-            let transaction = Transaction::default()
-                .expect(keys::session_by_id(session), Expected::unchanged(session_read.as_ref()))
-                .expect(keys::TERM, Expected::unchanged(newest_read.as_ref()))
-                .expect(keys::TERM_HOLDER, Expected::unchanged(holder_read.as_ref()))
+            let unchanged = keys.into_iter().zip(&read);
+            let transaction = unchanged
+                .fold(Transaction::default(), |compares, (key, read)| {
+                    compares.expect(key, Expected::unchanged(read.as_ref()))
+                })
                 .put(keys::TERM, encode_record(&record))
                 .put_leased(keys::TERM_HOLDER, encode_record(&record), LeaseId(session.0));
             if attempts.commit(transaction).await? == Commit::Done {
@@ -90,11 +104,10 @@ impl MetaServer {
 async fn find_session(
     attempts: &mut Attempts<'_>,
     session: SessionId,
-) -> Result<(Option<Versioned>, Option<StoredSession>), ServiceError> {
+) -> Result<Option<StoredSession>, ServiceError> {
     let key = keys::session_by_id(session);
     let read = attempts.get(&key).await?;
-    let record = decode_optional(&key, read.as_ref())?;
-    Ok((read, record))
+    decode_optional(&key, read.as_ref())
 }
 
 fn replace_session(

@@ -117,10 +117,6 @@ impl<B: Backend> EmbeddedStore<B> {
         Ok(Self { inner, _tasks: tasks })
     }
 
-    pub(super) fn backend(&self) -> &B {
-        &self.inner.backend
-    }
-
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Inner<B>) -> Result<T, MetaStoreError> + Send + 'static,

@@ -142,6 +142,14 @@ pub fn channel(address: &str) -> Result<Channel, ServiceError> {
     Ok(endpoint(address)?.connect_lazy())
 }
 
+/// Like [`channel`], and connects now. `Unavailable` if nobody answers at the address.
+pub async fn connect(address: &str) -> Result<Channel, ServiceError> {
+    endpoint(address)?.connect().await.map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        ServiceError::not_applied(ErrorCode::Unavailable, format!("cannot connect to {address}: {cause}"))
+    })
+}
+
 fn endpoint(address: &str) -> Result<Endpoint, ServiceError> {
     let host_and_port = address.strip_prefix("http://").unwrap_or(address);
     let invalid = || {

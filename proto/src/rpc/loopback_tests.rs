@@ -250,3 +250,12 @@ async fn addresses_are_checked() {
         channel(address).unwrap();
     }
 }
+
+#[tokio::test]
+async fn connecting_tells_whether_somebody_is_there() {
+    let server = serve_meta(FakeMeta::default()).await;
+    connect(&server.address.to_string()).await.unwrap();
+    server.stop().await;
+    let error = connect(&dead_address().await).await.unwrap_err();
+    assert_eq!((error.code, error.happened), (ErrorCode::Unavailable, Happened::NotApplied), "{error}");
+}

@@ -89,6 +89,8 @@ pub(super) struct State {
     heads: HashMap<TopicPartition, Head>,
     brokers: HashMap<NodeId, Broker>,
     routes: HashMap<TopicPartition, watch::Sender<Route>>,
+    /// Topics looked up since the newest snapshot began: it may be older than they are.
+    looked_up: HashSet<TopicId>,
 }
 
 impl State {
@@ -100,6 +102,7 @@ impl State {
             heads: HashMap::new(),
             brokers: HashMap::new(),
             routes: HashMap::new(),
+            looked_up: HashSet::new(),
         }
     }
 
@@ -112,7 +115,13 @@ impl State {
         self.heads.get(&partition).map_or(Epoch::NONE, |head| head.epoch)
     }
 
-    pub fn put_topic(&mut self, topic: TopicRecord) -> Arc<TopicRecord> {
+    /// Takes in a topic that was read linearizably.
+    pub fn observe_topic(&mut self, topic: TopicRecord) -> Arc<TopicRecord> {
+        self.looked_up.insert(topic.id);
+        self.put_topic(topic)
+    }
+
+    fn put_topic(&mut self, topic: TopicRecord) -> Arc<TopicRecord> {
         let topic = Arc::new(topic);
         self.names.insert(topic.name.clone(), topic.id);
         self.topics.insert(topic.id, Arc::clone(&topic));
@@ -156,9 +165,17 @@ impl State {
         }
     }
 
+    /// To be called before the first change of a snapshot of all records.
+    pub fn begin_snapshot(&mut self) {
+        self.looked_up.clear();
+    }
+
     /// Drops what a snapshot of all records does not name. Topics and brokers that it names must be applied before.
     pub fn retain(&mut self, named: &Named) {
-        let gone: Vec<TopicId> = self.topics.keys().filter(|id| !named.topics.contains(*id)).copied().collect();
+        let gone: Vec<TopicId> = {
+            let is_gone = |id: &&TopicId| !named.topics.contains(*id) && !self.looked_up.contains(*id);
+            self.topics.keys().filter(is_gone).copied().collect()
+        };
         gone.into_iter().for_each(|id| self.drop_topic(id));
         self.heads.retain(|partition, _| named.heads.contains(partition));
         self.brokers.retain(|node, _| named.brokers.contains(node));

@@ -46,7 +46,10 @@ impl Directory {
         let mut snapshot = None;
         loop {
             match watch.next().await {
-                Some(Ok(WatchEvent::Reset)) => snapshot = Some(Named::default()),
+                Some(Ok(WatchEvent::Reset)) => {
+                    snapshot = Some(Named::default());
+                    self.state.write().begin_snapshot();
+                }
                 Some(Ok(WatchEvent::Change(change))) => {
                     if let Some(named) = &mut snapshot {
                         named.add(&change);

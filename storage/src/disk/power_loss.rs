@@ -40,6 +40,7 @@ struct Machine {
     operations_left: Option<u64>,
     room: Option<u64>,
     hold: Hold,
+    file_syncs: u64,
     nodes: BTreeMap<NodeId, Node>,
     locks: BTreeSet<NodeId>,
     next_node: NodeId,
@@ -77,12 +78,12 @@ impl PowerLossDisk {
             operations_left: None,
             room: None,
             hold: Hold::Off,
+            file_syncs: 0,
             nodes: BTreeMap::from([(ROOT, root)]),
             locks: BTreeSet::new(),
             next_node: ROOT + 1,
         };
-        let shared =
-            Shared { machine: Mutex::new(machine), changed: Condvar::new(), random: Random::from_seed(seed) };
+        let shared = Shared { machine: Mutex::new(machine), changed: Condvar::new(), random: Random::from_seed(seed) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -106,6 +107,11 @@ impl PowerLossDisk {
     /// Has room for `bytes` more, and then is full. `None` for a disk that is never full.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.shared.machine.lock().room = bytes;
+    }
+
+    /// How many syncs of files took effect so far.
+    pub fn file_syncs(&self) -> u64 {
+        self.shared.machine.lock().file_syncs
     }
 
     /// Holds the next `sync_data` before it has any effect, until the answer is dropped.
@@ -413,6 +419,7 @@ impl Handle {
     }
 
     fn sync(&self, mut machine: MutexGuard<'_, Machine>) -> io::Result<()> {
+        machine.file_syncs += 1;
         machine.file(self.node)?.sync();
         Ok(())
     }

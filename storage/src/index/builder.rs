@@ -58,7 +58,12 @@ impl IndexBuilder {
     /// Adds the batch that stands at `position()`; `bytes` are as in the file. Its offsets begin at `next_offset()` or,
     /// in a compacted file, later.
     pub fn add_batch(&mut self, batch: IndexedBatch, bytes: &[u8]) {
-        assert!(batch.base_offset >= self.next_offset, "offsets go back to {} at {}", batch.base_offset, self.next_offset);
+        assert!(
+            batch.base_offset >= self.next_offset,
+            "offsets go back to {} at {}",
+            batch.base_offset,
+            self.next_offset
+        );
         assert!(batch.next_offset > batch.base_offset, "a batch holds an offset");
         assert!(!bytes.is_empty(), "a batch has bytes");
         if self.offsets.last().is_none_or(|last| self.position.since(last.position) >= ENTRY_STEP) {

@@ -94,12 +94,14 @@ impl SegmentIndex {
     /// Checks the invariants, which a correct checksum does not promise.
     fn check(&self) -> Result<(), &'static str> {
         let offsets_grow = self.offsets.is_sorted_by(|a, b| a.offset < b.offset && a.position < b.position);
-        let first = self.offsets.first().is_none_or(|entry| {
-            entry.offset >= self.base_offset && entry.position == FIRST_BATCH_POSITION
-        });
-        let last = self.offsets.last().is_none_or(|entry| {
-            entry.offset < self.end_offset && entry.position < self.end_position
-        });
+        let first = self
+            .offsets
+            .first()
+            .is_none_or(|entry| entry.offset >= self.base_offset && entry.position == FIRST_BATCH_POSITION);
+        let last = self
+            .offsets
+            .last()
+            .is_none_or(|entry| entry.offset < self.end_offset && entry.position < self.end_position);
         if !offsets_grow || !first || !last {
             return Err("its offset entries are not in order");
         }
@@ -137,9 +139,8 @@ fn decode_path(reader: &mut ByteReader<'_>) -> Result<SegmentPath, Malformed> {
 
 fn decode_offsets(reader: &mut ByteReader<'_>) -> Result<Vec<OffsetEntry>, Malformed> {
     let count = reader.count("offset entries", ENTRY_LEN)?;
-    let entry = |_| {
-        Ok(OffsetEntry { offset: Offset(reader.u64("entry")?), position: BytePosition(reader.u64("entry")?) })
-    };
+    let entry =
+        |_| Ok(OffsetEntry { offset: Offset(reader.u64("entry")?), position: BytePosition(reader.u64("entry")?) });
     (0..count).map(entry).collect()
 }
 

@@ -40,7 +40,8 @@ fn build(base: u64, batches: &[(u64, u64, i64, usize)]) -> (Vec<u8>, Vec<Placed>
     let mut placed = Vec::new();
     for (gap, records, max_timestamp_ms, length) in batches {
         let base_offset = builder.next_offset().plus(*gap);
-        let batch = IndexedBatch { base_offset, next_offset: base_offset.plus(*records), max_timestamp_ms: *max_timestamp_ms };
+        let batch =
+            IndexedBatch { base_offset, next_offset: base_offset.plus(*records), max_timestamp_ms: *max_timestamp_ms };
         placed.push(Placed { batch, position: builder.position() });
         let bytes = vec![placed.len() as u8; *length];
         builder.add_batch(batch, &bytes);
@@ -92,10 +93,10 @@ proptest! {
         let at = flip.index(file.len());
         file[at] ^= 0x10;
         let damaged = chunk(&file, at / CHUNK_LEN);
-        let checked = index.check_chunk(at / CHUNK_LEN, &damaged);
-        prop_assert!(matches!(checked, Err(ChunkError::Checksum { .. })));
-        let short = index.check_chunk(at / CHUNK_LEN, &damaged[1..]);
-        prop_assert!(matches!(short, Err(ChunkError::Length { .. })));
+        let noticed = matches!(index.check_chunk(at / CHUNK_LEN, &damaged), Err(ChunkError::Checksum { .. }));
+        prop_assert!(noticed);
+        let short = matches!(index.check_chunk(at / CHUNK_LEN, &damaged[1..]), Err(ChunkError::Length { .. }));
+        prop_assert!(short);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bmq_proto::{BytePosition, ClusterId, TopicId};
 use bytes::Bytes;
@@ -24,6 +25,10 @@ use crate::{FolderPath, FoundFile, SegmentPath, StoreError};
 
 /// Enough that fences of different files seldom wait for each other.
 const SEGMENT_LOCKS: usize = 64;
+
+/// How long a store that opens waits for the one before it to let go of the folder.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// The folder of one store, locked.
 pub(super) struct Files {
@@ -41,7 +46,7 @@ impl Files {
     pub(super) fn open(disk: Arc<dyn Disk>, root: PathBuf) -> Result<Self, StoreError> {
         let shown = root.display().to_string();
         create_root(&*disk, &root).map_err(|error| StoreError::from_io(&shown, "creating the data folder", error))?;
-        let lock = disk.lock(&layout::lock(&root)).map_err(|error| match error.kind() {
+        let lock = lock_root(&*disk, &root).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => StoreError::Refused {
                 path: shown.clone(),
                 operation: "opening",
@@ -275,6 +280,19 @@ fn create_root(disk: &dyn Disk, root: &Path) -> io::Result<()> {
     }
     disk.create_folder(root)?;
     disk.sync_folder(parent.unwrap_or(Path::new(".")))
+}
+
+/// Waits a little for the lock: a process that is ending, or a writer's thread at its last step, may still have it.
+fn lock_root(disk: &dyn Disk, root: &Path) -> io::Result<DiskLock> {
+    let begun = Instant::now();
+    loop {
+        match disk.lock(&layout::lock(root)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_RETRY_PAUSE);
+            }
+            answer => return answer,
+        }
+    }
 }
 
 fn absent_is_fine(answer: io::Result<()>) -> io::Result<()> {

@@ -56,7 +56,9 @@ impl LeaseTable {
 
     pub(super) fn remove(&mut self, lease: LeaseId) {
         let keys = self.leases.remove(&lease).map(|entry| entry.keys).unwrap_or_default();
-        keys.iter().for_each(|key| drop(self.holders.remove(key)));
+        for key in &keys {
+            self.holders.remove(key);
+        }
     }
 
     /// Follows what a commit did to the keys.

@@ -1,0 +1,74 @@
+//! The broker's settings.
+
+use std::time::Duration;
+
+use bmq_common::byte_size::ByteSize;
+use bmq_common::human_duration::HumanDuration;
+use bmq_partition::PartitionConfig;
+use bmq_proto::topic_config::TopicSettings;
+use serde::{Deserialize, Serialize};
+
+/// How a broker behaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BrokerConfig {
+    /// Unique among brokers.
+    pub node_id: u32,
+    /// `host:port` told to the others; empty in a single process.
+    pub advertised_address: String,
+    /// How long the broker counts as alive after its last sign of life.
+    pub session_time: HumanDuration,
+    /// How long a broker that shall take a partition over waits for the present owner to release it.
+    pub handover_wait: HumanDuration,
+    /// How long sealed files may take to be closed when the broker stops.
+    pub close_wait: HumanDuration,
+    /// The most bytes of appends of one stream that are not answered yet.
+    pub stream_buffer_bytes: ByteSize,
+    pub partition: PartitionConfig,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            node_id: 1,
+            advertised_address: String::new(),
+            session_time: HumanDuration(Duration::from_secs(3)),
+            handover_wait: HumanDuration(Duration::from_secs(2)),
+            close_wait: HumanDuration(Duration::from_secs(3)),
+            stream_buffer_bytes: ByteSize::mib(64),
+            partition: PartitionConfig::default(),
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// Checks what a single value cannot show.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.session_time.0 < Duration::from_secs(2) {
+            return Err(format!("session_time ({}) must be at least 2s", self.session_time));
+        }
+        if self.stream_buffer_bytes.0 < self.partition.max_batch_bytes.0 {
+            return Err(format!(
+                "stream_buffer_bytes ({}) must hold at least one batch of max_batch_bytes ({})",
+                self.stream_buffer_bytes, self.partition.max_batch_bytes
+            ));
+        }
+        self.partition.validate()
+    }
+}
+
+/// A topic's partitions follow the broker's settings but for what the topic sets itself.
+pub fn partition_config(base: &PartitionConfig, topic: &TopicSettings) -> PartitionConfig {
+    let mut config = base.clone();
+    if let Some(bytes) = topic.segment_bytes {
+        config.segment_bytes = ByteSize(bytes);
+    }
+    if let Some(age) = topic.segment_age {
+        config.segment_age = HumanDuration(age);
+    }
+    if let Some(bytes) = topic.max_batch_bytes {
+        config.max_batch_bytes = ByteSize(bytes);
+        config.buffer_bytes = ByteSize(config.buffer_bytes.0.max(bytes));
+    }
+    config
+}

@@ -1,0 +1,156 @@
+//! Files that come, are written, read and go, without any fault.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bmq_integration_tests::hdfs_cluster::own_connections_to;
+use bmq_proto::BytePosition;
+use bmq_storage::{SegmentStore, StoreError, WriterState};
+use bytes::Bytes;
+
+use crate::support::{Bench, check_content, is_durable, pattern_bytes, recover};
+
+/// The client library notices a closed pipeline at its next heartbeat or the one after, 30 s apart.
+const SOCKETS_FREED: Duration = Duration::from_secs(70);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_never_taken_twice() {
+    let bench = Bench::new("/names").await;
+    let writer = bench.create(1).await.unwrap();
+    assert!(is_durable(&*writer, BytePosition(512)).await);
+    assert!(matches!(bench.create(1).await, Err(StoreError::AlreadyExists { .. })), "open, by this store");
+    let other = bench.other_store().await;
+    let by_other = other.create(bench.path(1), Bytes::from_static(b"x")).await;
+    assert!(matches!(by_other, Err(StoreError::AlreadyExists { .. })), "open, by another store");
+    // The first writer noticed nothing of it.
+    let end = writer.append(vec![pattern_bytes(512, 1000)]).unwrap();
+    assert!(is_durable(&*writer, end).await);
+    assert_eq!(writer.close().await.unwrap(), end);
+    assert!(matches!(bench.create(1).await, Err(StoreError::AlreadyExists { .. })), "closed");
+    check_content(&bench.store, bench.path(1), end).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_file_is_not_read_and_a_closed_one_not_past_its_end() {
+    let bench = Bench::new("/reading").await;
+    let (path, store) = (bench.path(1), &bench.store);
+    let writer = bench.create(1).await.unwrap();
+    let start = BytePosition::ZERO;
+    let early = store.read(path, start, BytePosition(512)).await;
+    assert!(matches!(early, Err(StoreError::NotClosed { .. })), "{early:?}");
+    assert!(is_durable(&*writer, BytePosition(512)).await);
+    let open = store.read(path, start, BytePosition(512)).await;
+    assert!(matches!(open, Err(StoreError::NotClosed { .. })), "{open:?}");
+    assert!(matches!(store.length(path).await, Err(StoreError::NotClosed { .. })));
+
+    let end = writer.append(vec![pattern_bytes(512, 100_000)]).unwrap();
+    assert_eq!(writer.close().await.unwrap(), end);
+    assert_eq!(store.length(path).await.unwrap(), end);
+    check_content(store, path, end).await;
+    assert!(store.read(path, end, end).await.unwrap().is_empty());
+    for (from, to) in [(start, end.plus(1)), (end.plus(1), end.plus(2)), (end, end.plus(1 << 40))] {
+        let past = store.read(path, from, to).await;
+        assert!(matches!(past, Err(StoreError::PastEnd { length, .. }) if length == end.0), "{past:?}");
+    }
+    store.delete(path).await.unwrap();
+    assert!(matches!(store.read(path, start, end).await, Err(StoreError::NotFound { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_is_replaced_whole() {
+    let bench = Bench::new("/index").await;
+    let path = bench.path(1);
+    drop(bench.create(1).await.unwrap());
+    assert!(matches!(bench.store.read_index(path).await, Err(StoreError::NotFound { .. })));
+    for content in [Bytes::from_static(b"first"), pattern_bytes(0, 300_000), Bytes::new()] {
+        bench.store.write_index(path, content.clone()).await.unwrap();
+        assert_eq!(bench.store.read_index(path).await.unwrap(), content);
+    }
+    assert_eq!(bench.store.list(bench.folder()).await.unwrap().len(), 1, "only the segment is listed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_that_wait_share_a_sync_and_datanodes_sync_to_disk() {
+    let bench = Bench::new("/syncs").await;
+    let before: u64 = bench.cluster.fsync_counts().unwrap().iter().sum();
+    let writer = bench.create(1).await.unwrap();
+    let mut end = BytePosition(512);
+    for _ in 0..1000 {
+        end = writer.append(vec![pattern_bytes(end.0, 100)]).unwrap();
+    }
+    assert!(is_durable(&*writer, end).await);
+    let gathered = bench.store.counters().syncs.get();
+    assert!(gathered < 100, "{gathered} syncs for 1000 appends");
+    for _ in 0..50 {
+        end = writer.append(vec![pattern_bytes(end.0, 100)]).unwrap();
+        assert!(is_durable(&*writer, end).await);
+    }
+    let syncs = bench.store.counters().syncs.get();
+    assert_eq!(syncs, gathered + 50);
+    writer.append(Vec::new()).unwrap();
+    writer.append(vec![Bytes::new()]).unwrap();
+    assert_eq!(writer.close().await.unwrap(), end);
+    assert_eq!(bench.store.counters().syncs.get(), syncs, "nothing to sync, no sync");
+    check_content(&bench.store, bench.path(1), end).await;
+    // The DataNodes publish their counts every ten seconds.
+    let started = Instant::now();
+    loop {
+        let after: u64 = bench.cluster.fsync_counts().unwrap().iter().sum();
+        if after >= before + 3 * syncs {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(25), "{before} fsyncs, {after} after {syncs} syncs of 3 copies");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_stays_within_its_block_and_a_refused_append_breaks_nothing() {
+    let bench = Bench::new("/bounds").await;
+    let writer = bench.create(1).await.unwrap();
+    let huge = Bytes::from(vec![0; 16 << 20]);
+    let refused = writer.append(vec![huge]);
+    assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
+    let end = writer.append(vec![pattern_bytes(512, 10)]).unwrap();
+    assert_eq!(writer.close().await.unwrap(), end);
+    assert!(matches!(writer.append(vec![pattern_bytes(0, 1)]), Err(StoreError::Broken { .. })));
+    assert_eq!(writer.close().await.unwrap(), end, "closing again answers the same");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abandoned_writers_leave_neither_lease_nor_socket() {
+    let bench = Bench::new("/abandoned").await;
+    let ports = bench.cluster.data_ports();
+    let before = own_connections_to(&ports).unwrap();
+    let open_before = bench.cluster.open_files().unwrap();
+    let mut writers = Vec::new();
+    for nonce in 1..=8 {
+        let writer = bench.create(nonce).await.unwrap();
+        assert!(is_durable(&*writer, BytePosition(512)).await);
+        writers.push(writer);
+    }
+    let sockets: HashMap<_, _> =
+        own_connections_to(&ports).unwrap().into_iter().filter(|(inode, _)| !before.contains_key(inode)).collect();
+    assert!(sockets.len() >= 8, "eight pipelines are {} sockets", sockets.len());
+    let mut progress = writers[0].progress();
+    drop(writers);
+    assert!(bench.store.settle(Duration::from_secs(30)).await, "the janitor comes to an end");
+    progress.wait_for(|seen| matches!(seen.state, WriterState::Broken { .. })).await.unwrap();
+    assert_eq!((bench.store.counters().abandoned.get(), bench.store.counters().recovered.get()), (8, 8));
+    assert!(bench.cluster.open_files().unwrap() <= open_before, "no lease is left");
+    assert_eq!(recover(&bench.store, bench.path(1)).await, BytePosition(512));
+
+    // The rest takes a while and wants nothing of the cluster: let the other tests have it.
+    let Bench { cluster, store: _store, .. } = bench;
+    drop(cluster);
+    let started = Instant::now();
+    loop {
+        let left = own_connections_to(&ports).unwrap();
+        let left = sockets.keys().filter(|inode| left.contains_key(inode)).count();
+        if left == 0 {
+            break;
+        }
+        assert!(started.elapsed() < SOCKETS_FREED, "{left} sockets of {} are still there", sockets.len());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
