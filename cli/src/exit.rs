@@ -35,6 +35,11 @@ pub struct UsageError(pub String);
 #[error("interrupted")]
 pub struct Interrupted;
 
+/// Standard output cannot be written to.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the output")]
+pub struct OutputError(#[source] pub io::Error);
+
 /// Prints an error with its causes, once, and returns the code.
 pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else {
@@ -50,8 +55,8 @@ pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    kinds.into_iter().any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    let output = error.downcast_ref::<OutputError>();
+    output.is_some_and(|OutputError(error)| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// The first cause that says more than "failed" decides.
@@ -61,7 +66,10 @@ fn code_of(error: &anyhow::Error) -> u8 {
 
 fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<ServiceError>() {
-        return Some(code_of_service_error(error.code));
+        return Some(code_of_error_code(error.code));
+    }
+    if let Some(error) = cause.downcast_ref::<bmq_client::Error>() {
+        return Some(code_of_error_code(error.code));
     }
     if cause.is::<UsageError>() || cause.is::<ConfigError>() {
         return Some(USAGE);
@@ -72,7 +80,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     None
 }
 
-fn code_of_service_error(code: ErrorCode) -> u8 {
+fn code_of_error_code(code: ErrorCode) -> u8 {
     match code {
         ErrorCode::UnknownTopic | ErrorCode::UnknownPartition | ErrorCode::OutOfRange => NOT_FOUND,
         ErrorCode::NotOwner
@@ -107,6 +115,8 @@ mod tests {
         let service = |code| anyhow::Error::from(ServiceError::not_applied(code, "no"));
         check(service(ErrorCode::UnknownTopic).context("cannot describe the topic"), NOT_FOUND);
         check(service(ErrorCode::Timeout), UNAVAILABLE);
+        let client: bmq_client::Error = ServiceError::not_applied(ErrorCode::OutOfRange, "no").into();
+        check(client.into(), NOT_FOUND);
         check(service(ErrorCode::TopicExists), REFUSED);
         check(service(ErrorCode::Storage), FAILURE);
         check(UsageError("no".to_owned()).into(), USAGE);
@@ -114,6 +124,14 @@ mod tests {
         check(anyhow::anyhow!("no"), FAILURE);
         let config = bmq_common::config::load::<Empty>(Some("absent.toml".as_ref()), std::iter::empty(), &[]);
         check(config.map(drop).context("cannot start").unwrap_err(), USAGE);
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_failure() {
+        let broken = |kind: io::ErrorKind| anyhow::Error::from(OutputError(kind.into())).context("cannot show");
+        assert!(is_broken_pipe(&broken(io::ErrorKind::BrokenPipe)));
+        assert!(!is_broken_pipe(&broken(io::ErrorKind::StorageFull)));
+        assert!(!is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe).into()), "not of the output");
     }
 
     #[derive(Default, serde::Serialize, serde::Deserialize)]

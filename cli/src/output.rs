@@ -7,6 +7,8 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::exit::OutputError;
+
 /// How a command shows its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -36,10 +38,15 @@ impl OutputArguments {
             Format::Table => answer.table(),
             Format::Json => serde_json::to_string_pretty(answer)?,
         };
-        let mut out = io::stdout().lock();
-        writeln!(out, "{}", text.trim_end())?;
-        Ok(out.flush()?)
+        print_text(&format!("{}\n", text.trim_end()))
     }
+}
+
+/// Writes to standard output, at once.
+pub fn print_text(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    Ok(written.map_err(OutputError)?)
 }
 
 /// A table without lines, as other command line tools show them.

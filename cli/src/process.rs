@@ -11,6 +11,7 @@ pub mod child;
 pub mod settings;
 pub mod store;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,9 +31,9 @@ use tracing::{error, info, warn};
 use self::store::OpenStore;
 use crate::exit::Interrupted;
 
-/// How long one stage may take to stop before its tasks are cut off. What takes longest is a broker's drain, whose own
-/// limit is below this.
-const STAGE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long one stage may take to stop before its tasks are cut off. What takes longest is a broker that releases its
+/// partitions, whose own limits add up to less than this.
+const STAGE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What all services of a process share, and the stages that run them.
 pub struct Process {
@@ -167,6 +168,12 @@ impl Health {
         self.failed.store(true, Ordering::Relaxed);
         self.shutdown.begin();
     }
+}
+
+/// A service that reports its failures itself, in the form that [`Process::run`] takes.
+pub async fn endless(service: impl Future<Output = ()>) -> Result<(), Infallible> {
+    service.await;
+    Ok(())
 }
 
 /// Binds a port for gRPC; port 0 takes a free one.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+use bmq_proto::ErrorCode;
 use bmq_proto::v1::admin_client::AdminClient;
 use bmq_proto::v1::messaging_client::MessagingClient;
 use bmq_proto::v1::{self, Node, PartitionBounds, PartitionInfo, Topic};
-use bmq_proto::ErrorCode;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 

@@ -31,17 +31,18 @@ impl Client {
     }
 
     /// Reads the given partitions, each from its own start on, in records as they come.
-    pub async fn consume(&self, subscriptions: Vec<Subscription>) -> Result<Consumer, Error> {
+    pub async fn consume<S: Into<Subscription>>(&self, subscriptions: Vec<S>) -> Result<Consumer, Error> {
         self.consume_with(subscriptions, ConsumerConfig::default()).await
     }
 
     /// Like [`Client::consume`], with a configuration of one's own.
-    pub async fn consume_with(
+    pub async fn consume_with<S: Into<Subscription>>(
         &self,
-        subscriptions: Vec<Subscription>,
+        subscriptions: Vec<S>,
         config: ConsumerConfig,
     ) -> Result<Consumer, Error> {
         let stub = self.messaging_on_its_own()?;
+        let subscriptions = subscriptions.into_iter().map(Into::into).collect();
         Consumer::start(stub, self.admin(), subscriptions, config, self.random.clone()).await
     }
 

@@ -31,7 +31,7 @@ pub struct ProxyConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProduceConfig {
-    /// The largest record batch taken; a topic may allow less.
+    /// The largest record batch taken; the topic's own limit, which its owner applies, may be less.
     pub max_batch_bytes: ByteSize,
     /// What one client connection may have unanswered.
     pub connection_bytes: ByteSize,
@@ -97,8 +97,8 @@ impl Default for ProxyConfig {
 impl Default for ProduceConfig {
     fn default() -> Self {
         Self {
-            max_batch_bytes: ByteSize::mib(1),
-            connection_bytes: ByteSize::mib(16),
+            max_batch_bytes: ByteSize::mib(16),
+            connection_bytes: ByteSize::mib(32),
             connection_batches: 4096,
             total_bytes: ByteSize::mib(512),
             lane_batches: 256,
@@ -227,8 +227,8 @@ mod tests {
         check(|c| c.session_ttl = HumanDuration::secs(1), "session_ttl is 1s, it must be at least 2s");
         check(|c| c.produce.lane_batches = 0, "produce.lane_batches must not be zero");
         check(
-            |c| c.produce.connection_bytes = ByteSize::mib(1),
-            "produce.max_batch_bytes is 1MiB, it must be at most 512KiB, which is half of produce.connection_bytes",
+            |c| c.produce.connection_bytes = ByteSize::mib(16),
+            "produce.max_batch_bytes is 16MiB, it must be at most 8MiB, which is half of produce.connection_bytes",
         );
         check(
             |c| c.fetch.retry_first = HumanDuration::secs(1),

@@ -15,7 +15,7 @@ use bmq_common::{Random, ReadyFlag};
 use bmq_common::retry::with_deadline;
 use bmq_proto::broker::BrokerConnector;
 use bmq_proto::meta::{MetaService, PartitionHead, TopicRecord, TopicState};
-use bmq_proto::{Epoch, ErrorCode, PartitionId, ServiceError, TopicPartition};
+use bmq_proto::{Epoch, ErrorCode, PartitionId, ServiceError, TopicId, TopicPartition};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -60,6 +60,11 @@ impl Directory {
             Some(_) => Err(unknown_topic(format!("topic `{name}` is being deleted"))),
             None => Err(unknown_topic(format!("there is no topic `{name}`"))),
         }
+    }
+
+    /// Whether the topic is known and in use.
+    pub fn has_topic(&self, topic: TopicId) -> bool {
+        self.state.read().has_topic(topic)
     }
 
     /// One partition of the topic of that name.

@@ -1,1 +1,18 @@
-//! placeholder
+//! The proxy: the edge that every client talks to. It routes, keeps order across moves, reads for clients from memory,
+//! storage or owners, and waits for them.
+//!
+//! Start reading at [`server`]; then [`append`] for batches on their way in, and [`fetch`] for those on their way out.
+
+pub mod append;
+pub mod config;
+pub mod directory;
+pub mod fetch;
+pub mod grpc;
+pub mod head_reads;
+pub mod metrics;
+pub mod producer_ids;
+pub mod server;
+mod session;
+
+pub use config::{InvalidConfig, ProxyConfig};
+pub use server::{BuildError, ProxyComponents, Server};

@@ -42,6 +42,8 @@ pub enum Mutant {
     SkipFolderSync,
     /// Groups are not synced.
     SkipSync,
+    /// A fence fixes the end of the file without syncing what lies before it.
+    FenceWithoutSync,
 }
 
 /// Segments in a folder of this machine. Clones are handles to the same store.

@@ -23,7 +23,7 @@ use crate::{FolderPath, SegmentPath, StoreError};
 pub struct StoreProperties {
     /// Whether `read` works on a file that is still open, up to what its writer made durable.
     pub open_files_readable: bool,
-    /// The most bytes that one append may hold. A store may lose or tear, of an open file, only what the last
+    /// The most bytes that one part of an append may hold. A store may lose or tear, of an open file, only what the last
     /// unfinished appends wrote.
     pub max_append_bytes: usize,
 }

@@ -1,6 +1,8 @@
 //! The conformance suite on the stores that need nothing but this machine. The suite on HDFS is beside the tests of
 //! the real daemons.
 
+#![allow(clippy::unwrap_used)] // Also in the functions that the tests share.
+
 use std::sync::Arc;
 
 use bmq_storage::disk::PowerLossDisk;

@@ -1,5 +1,7 @@
 //! Each injected fault shows as it says, and leaves in the store below what it says.
 
+#![allow(clippy::unwrap_used)] // Also in the functions that the tests share.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! What the local store promises beyond the contract.
 
+#![allow(clippy::unwrap_used)] // Also in the functions that the tests share.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! `bmq broker`: owns partitions.
 
-use std::sync::Arc;
-
+use anyhow::Context;
 use bmq_broker::{BrokerComponents, BrokerConfig, Server};
 use bmq_common::telemetry::LogConfig;
 use bmq_proto::rpc::broker_server;
@@ -11,7 +10,7 @@ use tonic::service::Routes;
 use crate::process::announcement::{Announcement, Kind};
 use crate::process::settings::{BROKER_PORT, GrpcSettings, HttpSettings, MetaSettings, Settings, SettingsArguments};
 use crate::process::store::StoreSettings;
-use crate::process::{Process, bind_grpc};
+use crate::process::{Process, bind_grpc, endless};
 
 /// The settings of `bmq broker`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +71,10 @@ async fn start(process: &mut Process, settings: &BrokerProcess) -> anyhow::Resul
         metrics: process.metrics.clone(),
         readiness: process.readiness.clone(),
     };
-    let server = Server::build(settings.broker.clone(), components);
+    let config = BrokerConfig { advertised_address: advertised.clone(), ..settings.broker.clone() };
+    let server = Server::build(config, components).await.context("cannot reach the metadata service")?;
     let service = server.service();
     process.run_grpc(listener, |shutdown| Routes::new(broker_server(service, shutdown)));
-    process.run("broker", |shutdown| server.run(shutdown));
+    process.run("broker", |shutdown| endless(server.run(shutdown)));
     Announcement { kind: Kind::Broker, id: settings.broker.node_id, grpc: Some(advertised), http }.print()
 }

@@ -1,16 +1,15 @@
 //! `bmq controller`: liveness, assignment, the end of deleted topics.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bmq_common::telemetry::LogConfig;
 use bmq_controller::{ControllerComponents, ControllerConfig, Server};
 use serde::{Deserialize, Serialize};
 
-use crate::process::Process;
 use crate::process::announcement::{Announcement, Kind};
 use crate::process::brokers::RemoteBrokers;
 use crate::process::settings::{CONTROLLER_HTTP_PORT, HttpSettings, MetaSettings, Settings, SettingsArguments};
+use crate::process::{Process, endless};
 
 /// The settings of `bmq controller`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,9 +61,6 @@ async fn start(process: &mut Process, settings: &ControllerProcess) -> anyhow::R
         readiness: process.readiness.clone(),
     };
     let server = Server::build(settings.controller.clone(), components)?;
-    process.run("controller", |shutdown| async move {
-        server.run(shutdown).await;
-        Ok::<_, Infallible>(())
-    });
+    process.run("controller", |shutdown| endless(server.run(shutdown)));
     Announcement { kind: Kind::Controller, id: settings.controller.node_id, grpc: None, http }.print()
 }

@@ -6,8 +6,6 @@
 //!                     └─▶ DATA/meta.redb
 //! ```
 
-use std::convert::Infallible;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,11 +22,12 @@ use bmq_storage::{LocalStore, SegmentStore};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use crate::output::print_text;
 use crate::process::brokers::LocalBroker;
 use crate::process::settings::{
     GrpcSettings, HttpSettings, STANDALONE_PORT, Settings, SettingsArguments, quiet_log,
 };
-use crate::process::{Process, bind_grpc};
+use crate::process::{Process, bind_grpc, endless};
 
 /// Run everything in one process, on a folder of this machine
 ///
@@ -137,9 +136,8 @@ async fn start(process: &mut Process, settings: &StandaloneProcess) -> anyhow::R
     let foundation = open_data(process, &data_dir).await?;
     let http = process.serve_http(settings.http.address).await?;
     let (listener, grpc) = bind_grpc(settings.grpc.address).await?;
-    let advertised = settings.grpc.advertised(grpc);
 
-    let broker = build_broker(process, settings, &foundation, &advertised);
+    let broker = build_broker(process, settings, &foundation).await?;
     let connector = Arc::new(LocalBroker(broker.service()));
     process.begin_stage("controller");
     let components = ControllerComponents {
@@ -151,12 +149,9 @@ async fn start(process: &mut Process, settings: &StandaloneProcess) -> anyhow::R
         readiness: process.readiness.clone(),
     };
     let controller = bmq_controller::Server::build(settings.controller.clone(), components)?;
-    process.run("controller", |shutdown| async move {
-        controller.run(shutdown).await;
-        Ok::<_, Infallible>(())
-    });
+    process.run("controller", |shutdown| endless(controller.run(shutdown)));
     process.begin_stage("broker");
-    process.run("broker", |shutdown| broker.run(shutdown));
+    process.run("broker", |shutdown| endless(broker.run(shutdown)));
     process.begin_stage("proxy");
     let components = ProxyComponents {
         meta: foundation.meta,
@@ -171,6 +166,22 @@ async fn start(process: &mut Process, settings: &StandaloneProcess) -> anyhow::R
     process.run_grpc(listener, |_shutdown| proxy.grpc_routes());
     process.run("proxy", |shutdown| proxy.run(shutdown));
     welcome(&data_dir, grpc, http, settings.insecure)
+}
+
+async fn build_broker(
+    process: &Process,
+    settings: &StandaloneProcess,
+    foundation: &Foundation,
+) -> anyhow::Result<bmq_broker::Server> {
+    let components = BrokerComponents {
+        meta: Arc::clone(&foundation.meta),
+        store: Arc::clone(&foundation.store),
+        clock: process.clock.clone(),
+        random: process.random.clone(),
+        metrics: process.metrics.clone(),
+        readiness: process.readiness.clone(),
+    };
+    Ok(bmq_broker::Server::build(settings.broker.clone(), components).await?)
 }
 
 /// Opens the folder, which one process can have at a time.
@@ -195,9 +206,7 @@ fn welcome(data_dir: &Path, grpc: SocketAddr, http: SocketAddr, insecure: bool) 
         "There is no authentication yet, so only this machine can connect."
     };
     let version = env!("CARGO_PKG_VERSION");
-    let mut out = io::stdout().lock();
-    write!(
-        out,
+    print_text(&format!(
         "\
 bmq {version} is running.
 
@@ -213,8 +222,7 @@ Try, in another terminal:
   {bmq}{server} consume hello --from earliest --until-end
 ",
         data = data_dir.display()
-    )?;
-    Ok(out.flush()?)
+    ))
 }
 
 #[cfg(test)]

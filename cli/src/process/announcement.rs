@@ -1,9 +1,10 @@
 //! What a service process tells whoever started it: one line of JSON on standard output, once it listens.
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::output::print_text;
 
 /// The kinds of service process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +40,7 @@ pub struct Announcement {
 
 impl Announcement {
     pub fn print(&self) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{}", serde_json::to_string(self)?)?;
-        Ok(out.flush()?)
+        print_text(&format!("{}\n", serde_json::to_string(self)?))
     }
 }
 

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::UsageError;
+use crate::output::print_text;
 
 /// Read by the tools, not by the services: it must not be taken for a setting.
 pub const SERVER_VARIABLE: &str = "BMQ_SERVER";
@@ -46,7 +47,7 @@ impl SettingsArguments {
         let settings: T = config::load(self.config.as_deref(), environment, &overrides)?;
         settings.validate().map_err(UsageError).context("the settings are not valid")?;
         if self.print_config {
-            print!("{}", effective_toml(&settings));
+            print_text(&effective_toml(&settings))?;
             return Ok(None);
         }
         Ok(Some(settings))

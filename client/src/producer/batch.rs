@@ -39,8 +39,11 @@ pub(super) struct Batch {
     space: OwnedSemaphorePermit,
     /// The producer and first sequence under which it is sent, once it is and if the producer is idempotent.
     pub identity: Option<(ProducerKey, i32)>,
-    /// The wire number under which it was sent last, while that is not answered.
-    pub sent_as: Option<u64>,
+    /// Its number on the wire, from its first sending on. It stays the same when the batch is sent again: so a server
+    /// tells a batch that is sent again from one that was sent before the client knew of a refusal.
+    pub wire: Option<u64>,
+    /// It was sent, and is not answered.
+    pub in_flight: bool,
     /// An earlier try had no clear answer.
     pub may_be_applied: bool,
 }
@@ -67,7 +70,8 @@ impl Batch {
             answers: vec![taken.answer],
             space: taken.space,
             identity: None,
-            sent_as: None,
+            wire: None,
+            in_flight: false,
             may_be_applied: false,
         })
     }
@@ -103,7 +107,7 @@ impl Batch {
     /// Bytes it has, or while it is not built, will have at most unless its records cannot be compressed.
     pub fn len(&self) -> usize {
         match &self.contents {
-            Contents::Open(builder) | Contents::Full(builder) => builder.uncompressed_len(),
+            Contents::Open(builder) | Contents::Full(builder) => builder.estimated_len(),
             Contents::Built(bytes) => bytes.len(),
         }
     }
@@ -171,7 +175,8 @@ fn reopen(batch: &Bytes) -> BatchBuilder {
     let mut builder = BatchBuilder::new(opened.header().codec(), opened.header().base_timestamp());
     for record in opened {
         let record = record.expect("we built the batch ourselves");
-        let headers: Vec<HeaderRef<'_>> = record.headers.iter().map(|(key, value)| (&key[..], value.as_deref())).collect();
+        let headers: Vec<HeaderRef<'_>> =
+            record.headers.iter().map(|(key, value)| (&key[..], value.as_deref())).collect();
         builder
             .append(record.timestamp, record.key.as_deref(), record.value.as_deref(), &headers)
             .expect("it was in the batch before");

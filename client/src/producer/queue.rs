@@ -134,9 +134,14 @@ impl Queue {
         self.batches.front().map(|batch| batch.begun_at + rules.delivery_timeout)
     }
 
-    /// Takes the next batch for sending under the wire number; only when [`Queue::ready_at`] has come. `None` if it
-    /// fails instead, because the epochs of the producer are used up.
-    pub fn send(&mut self, wire: u64, producer: Option<ProducerKey>, resolved: &mut Resolved) -> Option<Bytes> {
+    /// Takes the next batch for sending, with its number on the wire: the one given if it is sent for the first time.
+    /// Only when [`Queue::ready_at`] has come. `None` if it fails instead, because the producer's epochs are used up.
+    pub fn send(
+        &mut self,
+        next_wire: u64,
+        producer: Option<ProducerKey>,
+        resolved: &mut Resolved,
+    ) -> Option<(u64, Bytes)> {
         if let Some(producer) = producer
             && !self.identify_next(producer)
         {
@@ -145,10 +150,10 @@ impl Queue {
             return None;
         }
         let batch = &mut self.batches[self.in_flight];
-        batch.sent_as = Some(wire);
+        batch.in_flight = true;
         self.in_flight += 1;
         self.retry_at = None;
-        Some(self.batches[self.in_flight - 1].build())
+        Some((*batch.wire.get_or_insert(next_wire), batch.build()))
     }
 
     /// Sees to it that the next batch has an identity; false if there is none left.
@@ -174,7 +179,7 @@ impl Queue {
         true
     }
 
-    /// The batch sent under `wire` was written.
+    /// The batch of this number on the wire was written.
     pub fn succeed(&mut self, wire: u64, base_offset: u64, deduplicated: bool, resolved: &mut Resolved) {
         let Some((_, batch)) = self.take(wire) else { return };
         self.backoff.reset();
@@ -182,7 +187,7 @@ impl Queue {
         batch.succeed(self.partition, base_offset, deduplicated);
     }
 
-    /// The batch sent under `wire` was not written, or nobody knows.
+    /// The batch of this number on the wire was not written, or nobody knows.
     pub fn refuse(
         &mut self,
         wire: u64,
@@ -218,11 +223,10 @@ impl Queue {
     pub fn disconnect(&mut self, error: &Error, rules: &Rules, resolved: &mut Resolved) {
         self.draining = false;
         self.in_flight = 0;
-        let sent = self.batches.iter_mut().filter(|batch| batch.sent_as.is_some());
-        sent.for_each(|batch| {
-            batch.sent_as = None;
+        for batch in self.batches.iter_mut().filter(|batch| batch.in_flight) {
+            batch.in_flight = false;
             batch.may_be_applied = true;
-        });
+        }
         if rules.idempotent {
             return;
         }
@@ -238,9 +242,9 @@ impl Queue {
             let cause = last_error.map(|error| format!(", last: {error}")).unwrap_or_default();
             let text = format!("no answer within the delivery timeout of {:?}{cause}", rules.delivery_timeout);
             let mut error = Error::not_applied(ErrorCode::Timeout, text);
-            error.may_have_been_applied = batch.sent_as.is_some();
+            error.may_have_been_applied = batch.in_flight;
             self.broken |= batch.identity.is_some();
-            if batch.sent_as.is_some() {
+            if batch.in_flight {
                 self.in_flight -= 1;
                 self.draining &= self.in_flight > 0;
             }
@@ -263,9 +267,9 @@ impl Queue {
 
     /// Takes out the batch in flight under the wire number, with its place; none if it has expired.
     fn take(&mut self, wire: u64) -> Option<(usize, Batch)> {
-        let index = self.batches.iter().position(|batch| batch.sent_as == Some(wire))?;
+        let index = self.batches.iter().position(|batch| batch.in_flight && batch.wire == Some(wire))?;
         let mut batch = self.batches.remove(index).expect("just found");
-        batch.sent_as = None;
+        batch.in_flight = false;
         self.in_flight -= 1;
         self.draining &= self.in_flight > 0;
         Some((index, batch))

@@ -115,10 +115,10 @@ impl State {
 
     fn lane_for(&mut self, taken: &Taken) -> LaneIndex {
         let count = taken.partition_count;
-        let topic = self.topics.entry(Arc::clone(&taken.topic)).or_insert_with(|| Topic {
-            lanes: Vec::new(),
-            sticky: Sticky::new(count, &self.random),
-        });
+        let topic = self
+            .topics
+            .entry(Arc::clone(&taken.topic))
+            .or_insert_with(|| Topic { lanes: Vec::new(), sticky: Sticky::new(count, &self.random) });
         let lanes = &self.lanes;
         let open = |partition: u32| {
             let lane = topic.lanes.get(partition as usize).copied().flatten();
@@ -200,13 +200,12 @@ impl State {
             if credit.batches == 0 || credit.bytes < len {
                 return None;
             }
-            let wire = self.next_wire;
-            self.next_wire += 1;
             let mut resolved = Resolved::new();
-            let Some(bytes) = lane.queue.send(wire, self.producer, &mut resolved) else {
+            let Some((wire, bytes)) = lane.queue.send(self.next_wire, self.producer, &mut resolved) else {
                 self.resolve(resolved);
                 continue;
             };
+            self.next_wire = self.next_wire.max(wire + 1);
             // Compressed bytes that grew may cost a little more than was looked for.
             credit.bytes = credit.bytes.saturating_sub(bytes.len() as u64);
             credit.batches -= 1;

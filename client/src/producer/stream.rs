@@ -87,25 +87,26 @@ impl ProduceStream {
     /// The next event; `Room` only if `wants_room`. May be cancelled. An error ends the stream.
     pub async fn next(&mut self, wants_room: bool) -> Result<StreamEvent, Error> {
         tokio::select! {
-            frame = next_frame(&mut self.responses) => match frame? {
-                produce_response::Frame::Result(result) => Ok(StreamEvent::Result(result)),
-                produce_response::Frame::Credit(credit) => Ok(StreamEvent::Credit(credit)),
-                frame => Err(Error::protocol(format!("unexpected frame in a produce stream: {frame:?}"))),
-            },
+            event = next_event(&mut self.responses) => event,
             room = self.requests.reserve(), if wants_room => match room {
                 Ok(_) => Ok(StreamEvent::Room),
-                // The connection is gone; the other side of the stream says why.
-                Err(_) => next_frame(&mut self.responses).await.and(Err(lost())),
+                // The connection is gone; what still comes from the other side ends with the reason.
+                Err(_) => next_event(&mut self.responses).await,
             },
         }
     }
 }
 
-async fn next_frame(responses: &mut Streaming<v1::ProduceResponse>) -> Result<produce_response::Frame, Error> {
-    let response = responses.message().await?.ok_or_else(lost)?;
-    response.frame.ok_or_else(|| Error::protocol("the server sent an empty frame"))
+async fn next_event(responses: &mut Streaming<v1::ProduceResponse>) -> Result<StreamEvent, Error> {
+    match next_frame(responses).await? {
+        produce_response::Frame::Result(result) => Ok(StreamEvent::Result(result)),
+        produce_response::Frame::Credit(credit) => Ok(StreamEvent::Credit(credit)),
+        frame => Err(Error::protocol(format!("unexpected frame in a produce stream: {frame:?}"))),
+    }
 }
 
-fn lost() -> Error {
-    Error::unknown(ErrorCode::Unavailable, "the server ended the produce stream")
+async fn next_frame(responses: &mut Streaming<v1::ProduceResponse>) -> Result<produce_response::Frame, Error> {
+    let ended = || Error::unknown(ErrorCode::Unavailable, "the server ended the produce stream");
+    let response = responses.message().await?.ok_or_else(ended)?;
+    response.frame.ok_or_else(|| Error::protocol("the server sent an empty frame"))
 }

@@ -92,7 +92,8 @@ async fn a_datanode_dies_or_hangs_under_a_sync() {
         let length = recover(&other, path).await;
         assert!(acknowledged <= length, "{acknowledged} acknowledged, {length} recovered");
         check_content(&other, path, length).await;
-        println!("DataNode {place} of the pipeline, killed: {kill}: {acknowledged} acknowledged, {length} recovered");
+        let fault = if kill { "killed" } else { "stopped" };
+        println!("DataNode {place} of the pipeline {fault}: broke after {took:?}, closed after {:?}", struck.elapsed());
         bench.cluster.heal().unwrap();
     }
 }

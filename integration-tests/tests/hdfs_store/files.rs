@@ -99,7 +99,10 @@ async fn appends_that_wait_share_a_sync_and_datanodes_sync_to_disk() {
         if after >= before + 3 * syncs {
             break;
         }
-        assert!(started.elapsed() < Duration::from_secs(25), "{before} fsyncs, {after} after {syncs} syncs of 3 copies");
+        assert!(
+            started.elapsed() < Duration::from_secs(25),
+            "{before} fsyncs, {after} after {syncs} syncs of 3 copies"
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

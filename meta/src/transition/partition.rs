@@ -112,7 +112,9 @@ pub fn needs(command: &PartitionCommandKind) -> Needs {
         }
         PartitionCommandKind::RecordFloor { .. } | PartitionCommandKind::Release { .. } => Needs::default(),
         PartitionCommandKind::FinishRecovery { start, .. } => segments(NeededSegments::LastUpTo(*start)),
-        PartitionCommandKind::OpenSegment { base_offset, .. } => segments(NeededSegments::LastUpTo(*base_offset)),
+        PartitionCommandKind::OpenSegment { file, base_offset, .. } => {
+            Needs { garbage: Some(*file), ..segments(NeededSegments::LastUpTo(*base_offset)) }
+        }
         PartitionCommandKind::SealSegment { file, end, .. } => {
             Needs { garbage: Some(*file), ..segments(NeededSegments::LastUpTo(end.offset)) }
         }

@@ -111,6 +111,10 @@ impl State {
         self.names.get(name).and_then(|id| self.topics.get(id)).cloned()
     }
 
+    pub fn has_topic(&self, topic: TopicId) -> bool {
+        self.topics.contains_key(&topic)
+    }
+
     pub fn epoch(&self, partition: TopicPartition) -> Epoch {
         self.heads.get(&partition).map_or(Epoch::NONE, |head| head.epoch)
     }

@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bmq_proto::{BytePosition, ClusterId, TopicId};
 use bytes::Bytes;
@@ -26,8 +26,8 @@ use crate::{FolderPath, FoundFile, SegmentPath, StoreError};
 /// Enough that fences of different files seldom wait for each other.
 const SEGMENT_LOCKS: usize = 64;
 
-/// How long a store that opens waits for the one before it to let go of the folder.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a store that opens asks again whether the one before it has let go of the folder: a second in all.
+const LOCK_RETRIES: usize = 100;
 const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// The folder of one store, locked.
@@ -118,7 +118,9 @@ impl Files {
         // A writer that passed its check before the fence was there had synced before that: its bytes are below this
         // length. What a fenced writer still adds is above it, or was reported to nobody.
         let length = BytePosition(data.length()?);
-        data.sync_data()?;
+        if self.mutant != Some(Mutant::FenceWithoutSync) {
+            data.sync_data()?;
+        }
         data.drop_cached()?;
         let marker = EndMarker { kind: EndKind::Fenced, length };
         let fence = self.disk.open_write(&layout::fence(&self.root, path))?;
@@ -284,15 +286,14 @@ fn create_root(disk: &dyn Disk, root: &Path) -> io::Result<()> {
 
 /// Waits a little for the lock: a process that is ending, or a writer's thread at its last step, may still have it.
 fn lock_root(disk: &dyn Disk, root: &Path) -> io::Result<DiskLock> {
-    let begun = Instant::now();
-    loop {
-        match disk.lock(&layout::lock(root)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < LOCK_PATIENCE => {
-                std::thread::sleep(LOCK_RETRY_PAUSE);
-            }
+    let lock = layout::lock(root);
+    for _ in 0..LOCK_RETRIES {
+        match disk.lock(&lock) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(LOCK_RETRY_PAUSE),
             answer => return answer,
         }
     }
+    disk.lock(&lock)
 }
 
 fn absent_is_fine(answer: io::Result<()>) -> io::Result<()> {

@@ -29,6 +29,9 @@ impl Transition<'_> {
             let message = format!("{} was not created under epoch {}", new.file, new.epoch);
             return refuse(ErrorCode::InvalidArgument, message);
         }
+        if self.records.garbage.contains_key(&new.file) {
+            return refuse(ErrorCode::Conflict, format!("{} is garbage, about to be deleted", new.file));
+        }
         let mut changes = match (head.open, seal) {
             (None, None) => Changes::default(),
             (Some(open), Some(end)) if open != new.file => self.seal(open, end)?,

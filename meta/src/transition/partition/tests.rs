@@ -282,6 +282,8 @@ fn an_empty_range_becomes_garbage() {
     assert_eq!(world.records.segments.len(), 1);
     assert_eq!(world.records.segments[&Offset(0)].file, file(1, 2));
     assert!(world.records.garbage.contains_key(&file(1, 1)));
+    let refused = world.open(epoch, 1, Some(end(5))).unwrap_err();
+    assert!(refused.message.contains("is garbage"), "{refused}");
     world.run(PartitionCommandKind::ForgetGarbage { epoch, file: file(1, 1) }).unwrap();
     assert!(world.records.garbage.is_empty());
 }

@@ -1,0 +1,279 @@
+//! `Produce`: a stream of batches in, a stream of results out.
+//!
+//! ```text
+//!   frames ─▶ intake: credit, topic, checks, budget ─▶ queue ─▶ channel (lanes) ─▶ results, credit
+//! ```
+//! Bounds: a client has no more unanswered than its credit; all clients together no more than the proxy's budget,
+//! beyond which frames stay unread; a client that does not read its results gets no new credit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bmq_proto::broker::Appended;
+use bmq_proto::rpc::status::{error_detail, to_public_status};
+use bmq_proto::v1::{produce_batch, produce_request, produce_response};
+use bmq_proto::{ErrorCode, Happened, ServiceError, TopicPartition, v1};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tonic::codegen::tokio_stream::StreamExt;
+use tonic::{Status, Streaming};
+use tracing::debug;
+
+use super::credit::ProduceCredit;
+use super::messaging::ack_level;
+use super::pack::{check_batch, pack};
+use super::{Api, broken_stream, invalid, shutting_down};
+use crate::append::{AppendChannel, Reply, Ticket};
+
+type Answers = mpsc::Sender<Result<v1::ProduceResponse, Status>>;
+
+/// Batches between intake and channel.
+const QUEUE: usize = 256;
+
+/// What a batch costs beside its bytes.
+const BATCH_OVERHEAD_BYTES: u64 = 256;
+
+/// Serves one stream to its end.
+pub async fn run(api: Arc<Api>, frames: Streaming<v1::ProduceRequest>, answers: Answers) {
+    let _level = api.metrics.produce_stream_open();
+    let served = tokio::select! {
+        served = serve(&api, frames, &answers) => served,
+        () = answers.closed() => return,
+    };
+    if let Err(error) = served {
+        debug!(%error, "a produce stream ends");
+        // The client may have gone meanwhile.
+        let _ = answers.send(Err(to_public_status(&error))).await;
+    }
+}
+
+async fn serve(api: &Api, mut frames: Streaming<v1::ProduceRequest>, answers: &Answers) -> Result<(), ServiceError> {
+    let open = tokio::select! {
+        open = tokio::time::timeout(api.config.produce.deadline.get(), first_frame(&mut frames)) => open,
+        () = api.shutdown().begun() => return Err(shutting_down()),
+    };
+    let open = open.map_err(|_| ServiceError::not_applied(ErrorCode::Timeout, "no `open` frame came"))??;
+    let ack = ack_level(open.ack)?;
+    let producer_id = if open.idempotent { Some(api.producer_ids.next().await?) } else { None };
+
+    let config = &api.config.produce;
+    let credit = ProduceCredit::new(config.connection_bytes.0, config.connection_batches.into());
+    let opened = v1::ProduceOpened { producer_id, producer_epoch: 0, credit: Some(credit.initial()) };
+    tell(answers, produce_response::Frame::Opened(opened)).await?;
+
+    let (queue, taken_in) = mpsc::channel(QUEUE);
+    let intake = Intake { api, credit: &credit, queue, topics: HashMap::new() };
+    let outflow = Outflow {
+        channel: AppendChannel::new(Arc::clone(&api.appends), ack),
+        credit: &credit,
+        answers,
+        unanswered: HashMap::new(),
+        next_ticket: 0,
+    };
+    tokio::try_join!(intake.run(frames), outflow.run(taken_in))?;
+    if api.shutdown().is_begun() { Err(shutting_down()) } else { Ok(()) }
+}
+
+async fn first_frame(frames: &mut Streaming<v1::ProduceRequest>) -> Result<v1::ProduceOpen, ServiceError> {
+    match frames.next().await {
+        Some(Ok(v1::ProduceRequest { frame: Some(produce_request::Frame::Open(open)) })) => Ok(open),
+        Some(Ok(_)) => Err(invalid("the first frame of a produce stream must be `open`")),
+        Some(Err(status)) => Err(broken_stream(&status)),
+        None => Err(invalid("the produce stream ended before its `open` frame")),
+    }
+}
+
+async fn tell(answers: &Answers, frame: produce_response::Frame) -> Result<(), ServiceError> {
+    let gone = |_| ServiceError::not_applied(ErrorCode::Unavailable, "the client has gone");
+    answers.send(Ok(v1::ProduceResponse { frame: Some(frame) })).await.map_err(gone)
+}
+
+/// A batch that came in.
+struct Arrived {
+    sequence: u64,
+    cost_bytes: u64,
+    place: Result<TopicPartition, ServiceError>,
+    content: Result<Content, ServiceError>,
+}
+
+struct Content {
+    payload: Bytes,
+    idempotent: bool,
+    budget: OwnedSemaphorePermit,
+}
+
+/// The reading half of a stream.
+struct Intake<'a> {
+    api: &'a Api,
+    credit: &'a ProduceCredit,
+    queue: mpsc::Sender<Arrived>,
+    /// The last topic of the stream, found without asking.
+    topics: HashMap<(String, u32), TopicPartition>,
+}
+
+/// Partitions whose place a stream remembers; beyond them it asks the directory again.
+const REMEMBERED_PLACES: usize = 4096;
+
+impl Intake<'_> {
+    /// Takes batches in until the client has sent its last, or the shutdown begins.
+    async fn run(mut self, mut frames: Streaming<v1::ProduceRequest>) -> Result<(), ServiceError> {
+        let shutdown = self.api.shutdown().clone();
+        loop {
+            let frame = tokio::select! {
+                frame = frames.next() => frame,
+                () = shutdown.begun() => return Ok(()),
+            };
+            let frame = match frame {
+                Some(Ok(request)) => request.frame,
+                Some(Err(status)) => return Err(broken_stream(&status)),
+                None => return Ok(()),
+            };
+            let Some(produce_request::Frame::Batch(batch)) = frame else {
+                return Err(invalid("only `batch` frames may follow `open`"));
+            };
+            let arrived = self.take_in(batch).await?;
+            if self.queue.send(arrived).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn take_in(&mut self, batch: v1::ProduceBatch) -> Result<Arrived, ServiceError> {
+        let v1::ProduceBatch { sequence, topic, partition, payload } = batch;
+        let cost_bytes = payload.as_ref().map_or(0, cost_bytes);
+        self.credit.take(cost_bytes)?;
+        let place = self.place(topic, partition).await;
+        let content = match self.check(payload) {
+            Ok((payload, idempotent)) => {
+                let budget = self.budget(payload.len() as u64).await;
+                Ok(Content { payload, idempotent, budget })
+            }
+            Err(error) => Err(error),
+        };
+        Ok(Arrived { sequence, cost_bytes, place, content })
+    }
+
+    async fn place(&mut self, topic: String, partition: u32) -> Result<TopicPartition, ServiceError> {
+        // A topic may have been deleted and made again under its name, so what is remembered is checked.
+        let directory = &self.api.directory;
+        let key = (topic, partition);
+        if let Some(place) = self.topics.get(&key)
+            && directory.has_topic(place.topic)
+        {
+            return Ok(*place);
+        }
+        let place = directory.partition(&key.0, partition).await?;
+        if self.topics.len() >= REMEMBERED_PLACES {
+            self.topics.clear();
+        }
+        self.topics.insert(key, place);
+        Ok(place)
+    }
+
+    /// Checks what a batch holds; says whether it carries a producer id.
+    fn check(&self, payload: Option<produce_batch::Payload>) -> Result<(Bytes, bool), ServiceError> {
+        let max_bytes = self.api.config.produce.max_batch_bytes.0 as usize;
+        match payload {
+            Some(produce_batch::Payload::Batch(batch)) => {
+                let header = check_batch(&batch, max_bytes)?;
+                Ok((batch, header.producer().is_some()))
+            }
+            Some(produce_batch::Payload::Records(v1::Records { records })) => {
+                Ok((pack(&records, max_bytes, &*self.api.clock)?, false))
+            }
+            None => Err(invalid("a batch frame needs `batch` or `records`")),
+        }
+    }
+
+    /// Waits until the batch fits into what the proxy holds for all clients.
+    async fn budget(&self, bytes: u64) -> OwnedSemaphorePermit {
+        acquire_budget(&self.api.produce_budget, bytes).await
+    }
+}
+
+/// Waits for room for a batch that is no larger than allowed.
+pub(super) async fn acquire_budget(budget: &Arc<Semaphore>, bytes: u64) -> OwnedSemaphorePermit {
+    let permits = u32::try_from(bytes + BATCH_OVERHEAD_BYTES).expect("a batch is below the message limit");
+    Arc::clone(budget).acquire_many_owned(permits).await.expect("the budget is never closed")
+}
+
+/// What a payload counts for against the credit: the bytes of a ready batch, or of the encoded records.
+fn cost_bytes(payload: &produce_batch::Payload) -> u64 {
+    match payload {
+        produce_batch::Payload::Batch(batch) => batch.len() as u64,
+        produce_batch::Payload::Records(records) => prost::Message::encoded_len(records) as u64,
+    }
+}
+
+/// A batch whose answer is awaited.
+struct Unanswered {
+    sequence: u64,
+    cost_bytes: u64,
+    _budget: Option<OwnedSemaphorePermit>,
+}
+
+/// The forwarding and answering half of a stream.
+struct Outflow<'a> {
+    channel: AppendChannel,
+    credit: &'a ProduceCredit,
+    answers: &'a Answers,
+    unanswered: HashMap<Ticket, Unanswered>,
+    next_ticket: u64,
+}
+
+impl Outflow<'_> {
+    /// Works until intake has ended and everything is answered.
+    async fn run(mut self, mut arrived: mpsc::Receiver<Arrived>) -> Result<(), ServiceError> {
+        let mut intake_ended = false;
+        while !(intake_ended && self.channel.outstanding() == 0 && self.unanswered.is_empty()) {
+            tokio::select! {
+                replies = self.channel.replies(), if !self.unanswered.is_empty() => self.answer(replies).await?,
+                batch = arrived.recv(), if !intake_ended => match batch {
+                    Some(batch) => self.push(batch),
+                    None => intake_ended = true,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, batch: Arrived) {
+        let Arrived { sequence, cost_bytes, place, content } = batch;
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let mut unanswered = Unanswered { sequence, cost_bytes, _budget: None };
+        match (place, content) {
+            (Ok(place), Ok(Content { payload, idempotent, budget })) => {
+                unanswered._budget = Some(budget);
+                self.channel.push(place, ticket, payload, idempotent);
+            }
+            (Ok(place), Err(error)) => self.channel.refuse(place, ticket, error),
+            (Err(error), _) => self.channel.refuse_at_once(ticket, error),
+        }
+        self.unanswered.insert(ticket, unanswered);
+    }
+
+    async fn answer(&mut self, replies: Vec<Reply>) -> Result<(), ServiceError> {
+        for Reply { ticket, result } in replies {
+            let Unanswered { sequence, cost_bytes, _budget } =
+                self.unanswered.remove(&ticket).expect("each ticket is answered once");
+            tell(self.answers, produce_response::Frame::Result(produce_result(sequence, result))).await?;
+            if let Some(credit) = self.credit.hand_back(cost_bytes) {
+                tell(self.answers, produce_response::Frame::Credit(credit)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn produce_result(sequence: u64, result: Result<Appended, ServiceError>) -> v1::ProduceResult {
+    match result {
+        Ok(Appended { base_offset, deduplicated }) => {
+            v1::ProduceResult { sequence, base_offset: base_offset.0, deduplicated, error: None }
+        }
+        Err(error) => {
+            debug!(sequence, unknown = error.happened == Happened::Unknown, %error, "a batch failed");
+            v1::ProduceResult { sequence, base_offset: 0, deduplicated: false, error: Some(error_detail(&error)) }
+        }
+    }
+}
