@@ -99,6 +99,8 @@ class Cluster:
         daemon["pid"] = process.pid
         daemon["started"] = process_stat(process.pid)[1]
         self.save()
+        # For a moment in its exec a process has no command line, by which it is recognised from here on.
+        wait_until(lambda: process.poll() is not None or self.is_running(daemon), 10, f"{daemon['name']} to begin")
 
     def is_running(self, daemon):
         return self.process_state(daemon) is not None

@@ -107,6 +107,15 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn writes_to_a_store_and_leaves_nothing() {
+        let store = Arc::new(MemoryStore::new());
+        let load = BareLoad { files: 3, group_bytes: 1_000, duration: Duration::from_millis(20) };
+        let outcome = run(store, load).await.unwrap();
+        assert!(outcome.bytes >= 3_000 && outcome.elapsed >= load.duration);
+        assert_eq!(outcome.bytes, outcome.latencies.count() * 1_000);
+    }
+
     #[test]
     fn groups_are_cut_to_what_an_append_takes() {
         let lengths = |bytes, max| group_parts(bytes, max).iter().map(Bytes::len).collect::<Vec<_>>();

@@ -23,7 +23,8 @@ impl SyncCounters {
             let page = http_get(address, "/metrics").await;
             let page = page.with_context(|| format!("could not read the metrics at {address}"))?;
             ensure!(page.status == 200, "the metrics at {address} answer with status {}", page.status);
-            let counters = Self::parse(&page.body).with_context(|| format!("the metrics at {address} lack a counter"))?;
+            let counters =
+                Self::parse(&page.body).with_context(|| format!("the metrics at {address} lack a counter"))?;
             sum.bytes += counters.bytes;
             sum.syncs += counters.syncs;
         }

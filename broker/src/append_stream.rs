@@ -1,19 +1,19 @@
 //! One stream of appends from a proxy: check each batch, pass it to its partition, gather the answers.
 //!
-//! Order: items of a lane are refused after the first refusal until a higher generation comes. Inside a partition the
-//! partition's own task sees to that; here only for items of partitions that do not run on this broker.
+//! Order: items of a lane are refused after the first refusal until a higher generation comes. Inside a partition's
+//! mailbox its own task sees to that. The gate here covers the rest: partitions that do not run on this broker, and those
+//! that ended and came back while items were on their way.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bmq_common::clock::{Monotonic, SharedClock};
+use bmq_common::clock::SharedClock;
 use bmq_common::shutdown::Shutdown;
 use bmq_partition::append::not_owner;
-use bmq_partition::{AppendMail, Lane, ReplySink, ValidatedBatch};
+use bmq_partition::{AppendMail, Gate, Lane, ReplySink, ValidatedBatch};
 use bmq_proto::broker::{AppendAnswer, AppendItem};
-use bmq_proto::{ErrorCode, ServiceError, TopicPartition};
+use bmq_proto::{Happened, TopicPartition};
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::hosting::Hosting;
@@ -22,9 +22,9 @@ use crate::hosting::Hosting;
 const ANSWERS_AT_ONCE: usize = 256;
 /// One permit stands for so many bytes of a batch, and each batch costs at least one.
 const PERMIT_BYTES: usize = 256;
-/// Refusals remembered; older than the second they belong to requests that nobody waits for any more.
-const MAX_BLOCKED: usize = 16 * 1024;
-const BLOCKED_FOR: Duration = Duration::from_secs(120);
+
+/// A client connection and a partition: what keeps its order within a stream.
+pub type ChannelPartition = (u64, TopicPartition);
 
 /// An answer, and the room in the stream's buffer that it frees when it is taken.
 type HeldAnswer = (AppendAnswer, OwnedSemaphorePermit);
@@ -36,7 +36,7 @@ pub struct AppendStreamTask {
     pub room: Arc<Semaphore>,
     pub permits: usize,
     pub answers: mpsc::UnboundedSender<HeldAnswer>,
-    pub blocked: HashMap<(u64, TopicPartition), (u32, Monotonic)>,
+    pub gate: Arc<Mutex<Gate<ChannelPartition>>>,
 }
 
 /// How many permits a buffer of so many bytes has.
@@ -75,18 +75,13 @@ impl AppendStreamTask {
     async fn take(&mut self, item: AppendItem) {
         let wanted = (item.batch.len() / PERMIT_BYTES + 1).min(self.permits);
         let permit = self.room.clone().acquire_many_owned(wanted as u32).await.expect("the room is never closed");
-        let answers = self.answers.clone();
-        let id = item.id;
-        let reply: ReplySink = Box::new(move |result| {
-            // Nobody listens any more if the stream is gone.
-            let _ = answers.send((AppendAnswer { id, result }, permit));
-        });
-        let Some(partition) = self.hosting.find(item.partition) else {
-            return reply(Err(self.refuse_unknown(&item)));
-        };
-        if let Err(error) = self.check_turn(&item) {
+        let reply = self.reply_sink(&item, permit);
+        if let Err(error) = self.gate.lock().check(&(item.channel, item.partition), item.generation) {
             return reply(Err(error));
         }
+        let Some(partition) = self.hosting.find(item.partition) else {
+            return reply(Err(not_owner("the partition does not run on this broker")));
+        };
         let mail = AppendMail {
             lane: Lane { stream: self.stream, channel: item.channel },
             generation: item.generation,
@@ -98,27 +93,16 @@ impl AppendStreamTask {
         partition.append(mail).await;
     }
 
-    fn refuse_unknown(&mut self, item: &AppendItem) -> ServiceError {
-        let now = self.clock.now();
-        if self.blocked.len() >= MAX_BLOCKED {
-            self.blocked.retain(|_, (_, at)| now.saturating_since(*at) < BLOCKED_FOR);
-        }
-        self.blocked.insert((item.channel, item.partition), (item.generation, now));
-        not_owner("the partition does not run on this broker")
-    }
-
-    fn check_turn(&mut self, item: &AppendItem) -> Result<(), ServiceError> {
-        let lane = (item.channel, item.partition);
-        match self.blocked.get(&lane) {
-            Some((generation, _)) if item.generation <= *generation => {
-                let message = format!("an earlier batch of generation {generation} was refused");
-                Err(ServiceError::not_applied(ErrorCode::OutOfTurn, message))
+    /// Sends the answer; a refusal closes the gate before anybody learns of it.
+    fn reply_sink(&self, item: &AppendItem, permit: OwnedSemaphorePermit) -> ReplySink {
+        let (answers, gate, clock) = (self.answers.clone(), self.gate.clone(), self.clock.clone());
+        let (id, generation, lane) = (item.id, item.generation, (item.channel, item.partition));
+        Box::new(move |result| {
+            if result.as_ref().is_err_and(|error| error.happened == Happened::NotApplied) {
+                gate.lock().refuse(lane, generation, clock.now());
             }
-            Some(_) => {
-                self.blocked.remove(&lane);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+            // Nobody listens any more if the stream is gone.
+            let _ = answers.send((AppendAnswer { id, result }, permit));
+        })
     }
 }

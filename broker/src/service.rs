@@ -1,6 +1,5 @@
 //! The broker service over the hosted partitions.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -84,7 +83,7 @@ impl BrokerService for Service {
             room: Arc::new(Semaphore::new(permits)),
             permits,
             answers,
-            blocked: HashMap::new(),
+            gate: Arc::default(),
         };
         let shutdown = self.tasks.shutdown().clone();
         self.tasks.spawn("append stream", task.run(items_receiver, shutdown));

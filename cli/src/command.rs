@@ -72,11 +72,7 @@ impl Command {
     fn is_service(&self) -> bool {
         matches!(
             self,
-            Command::Standalone(_)
-                | Command::Meta(_)
-                | Command::Controller(_)
-                | Command::Broker(_)
-                | Command::Proxy(_)
+            Command::Standalone(_) | Command::Meta(_) | Command::Controller(_) | Command::Broker(_) | Command::Proxy(_)
         )
     }
 }

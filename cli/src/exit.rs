@@ -83,11 +83,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 fn code_of_error_code(code: ErrorCode) -> u8 {
     match code {
         ErrorCode::UnknownTopic | ErrorCode::UnknownPartition | ErrorCode::OutOfRange => NOT_FOUND,
-        ErrorCode::NotOwner
-        | ErrorCode::Busy
-        | ErrorCode::OutOfTurn
-        | ErrorCode::Unavailable
-        | ErrorCode::Timeout => UNAVAILABLE,
+        ErrorCode::NotOwner | ErrorCode::Busy | ErrorCode::OutOfTurn | ErrorCode::Unavailable | ErrorCode::Timeout => {
+            UNAVAILABLE
+        }
         ErrorCode::InvalidArgument
         | ErrorCode::InvalidBatch
         | ErrorCode::MessageTooLarge
@@ -95,11 +93,9 @@ fn code_of_error_code(code: ErrorCode) -> u8 {
         | ErrorCode::OutOfOrderSequence
         | ErrorCode::ProducerFenced
         | ErrorCode::Unsupported => REFUSED,
-        ErrorCode::Fenced
-        | ErrorCode::Storage
-        | ErrorCode::Damaged
-        | ErrorCode::Conflict
-        | ErrorCode::Internal => FAILURE,
+        ErrorCode::Fenced | ErrorCode::Storage | ErrorCode::Damaged | ErrorCode::Conflict | ErrorCode::Internal => {
+            FAILURE
+        }
     }
 }
 

@@ -20,9 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bmq_common::telemetry::{LogConfig, init_logs};
-use bmq_common::{
-    Metrics, OpsServer, Random, Readiness, SharedClock, Shutdown, SystemClock, Tasks, wait_for_signal,
-};
+use bmq_common::{Metrics, OpsServer, Random, Readiness, SharedClock, Shutdown, SystemClock, Tasks, wait_for_signal};
 use bmq_proto::rpc::{Limits, serve};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
@@ -34,6 +32,10 @@ use crate::exit::Interrupted;
 /// How long one stage may take to stop before its tasks are cut off. What takes longest is a broker that releases its
 /// partitions, whose own limits add up to less than this.
 const STAGE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long a process that talks to a person waits to be ready before it says that it runs.
+const READY_DEADLINE: Duration = Duration::from_secs(10);
+const READY_POLL: Duration = Duration::from_millis(10);
 
 /// What all services of a process share, and the stages that run them.
 pub struct Process {
@@ -89,7 +91,8 @@ impl Process {
     {
         let stage = self.stages.last().expect("a stage is begun before anything is run");
         let (health, shutdown) = (self.health.clone(), stage.shutdown.clone());
-        let service = service(shutdown.clone());
+        // A child: a service that begins it by itself, after a panic, must not look as if it had been told to.
+        let service = service(shutdown.child());
         stage.tasks.spawn(name, async move {
             match service.await.map_err(Into::into) {
                 Ok(()) if shutdown.is_begun() => {}
@@ -110,6 +113,19 @@ impl Process {
     /// Serves gRPC in the present stage. The routes get the shutdown too, since their streams end by it.
     pub fn run_grpc(&self, listener: TcpListener, routes: impl FnOnce(Shutdown) -> Routes) {
         self.run("grpc", |shutdown| serve(listener, routes(shutdown.clone()), shutdown, Limits::default()));
+    }
+
+    /// Waits until everything is ready; gives up after a while, or when the process has to stop.
+    pub async fn wait_until_ready(&self) {
+        let ready = async {
+            while !self.readiness.is_ready() {
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(READY_DEADLINE, ready) => {}
+            () = self.health.shutdown.begun() => {}
+        }
     }
 
     /// Has the store finish what it still cleans up, once no stage uses it any more.
@@ -171,7 +187,7 @@ impl Health {
 }
 
 /// A service that reports its failures itself, in the form that [`Process::run`] takes.
-pub async fn endless(service: impl Future<Output = ()>) -> Result<(), Infallible> {
+pub async fn unfailing(service: impl Future<Output = ()>) -> Result<(), Infallible> {
     service.await;
     Ok(())
 }

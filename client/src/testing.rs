@@ -1,7 +1,6 @@
 //! A server in this process that keeps its logs in memory, and fails as it is told.
 //!
-//! It keeps the rules of the real one: sequences are checked and duplicates recognised; after a refusal it refuses
-//! everything of that stream and partition that was sent for the first time, until something is sent again.
+//! It keeps the rules of the real one: sequences are checked, duplicates recognised, and older epochs fenced.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -59,7 +58,7 @@ pub struct Shared {
     pub fetch_breaks: Mutex<VecDeque<usize>>,
     /// What clients did against the rules.
     pub violations: Mutex<Vec<String>>,
-    pub produce_streams: Mutex<usize>,
+    pub produce_streams: Mutex<i64>,
     pub max_fetch_outstanding: Mutex<u64>,
 }
 
@@ -149,6 +148,12 @@ impl Drop for FakeServer {
 }
 
 impl Shared {
+    fn count_produce_stream(&self) -> i64 {
+        let mut streams = self.produce_streams.lock();
+        *streams += 1;
+        *streams
+    }
+
     fn partition_count(&self, topic: &str) -> Result<u32, ServiceError> {
         let unknown = || ServiceError::not_applied(ErrorCode::UnknownTopic, format!("there is no topic {topic}"));
         self.topics.lock().get(topic).copied().ok_or_else(unknown)
@@ -161,7 +166,7 @@ impl Shared {
 
     /// Appends as the owner of a partition does; true with the offset of an earlier append if it is a duplicate.
     fn append(&self, topic: &str, partition: u32, batch: Bytes) -> Result<(u64, bool), ServiceError> {
-        let header = validate_produced(&batch, &bmq_proto::record_batch::BatchLimits { max_bytes: 1 << 20 })
+        let header = validate_produced(&batch, &bmq_proto::record_batch::BatchLimits { max_batch_bytes: 1 << 20 })
             .map_err(|error| ServiceError::not_applied(error.code(), error.to_string()))?;
         verify_crc(&batch).unwrap();
         let mut logs = self.logs.lock();
@@ -219,9 +224,6 @@ struct Glue(Arc<Shared>);
 struct ProduceSide {
     shared: Arc<Shared>,
     responses: mpsc::Sender<Result<v1::ProduceResponse, Status>>,
-    /// Of partitions in which a batch was refused: the highest sequence seen.
-    refused: HashMap<(String, u32), u64>,
-    seen: HashMap<(String, u32), u64>,
     credit: v1::Credit,
 }
 
@@ -231,14 +233,12 @@ impl ProduceSide {
         while let Some(Ok(request)) = requests.next().await {
             match request.frame.unwrap() {
                 produce_request::Frame::Open(open) => {
-                    let mut streams = self.shared.produce_streams.lock();
-                    *streams += 1;
+                    let stream = self.shared.count_produce_stream();
                     let opened = v1::ProduceOpened {
-                        producer_id: open.idempotent.then_some(1_000 + *streams as i64),
+                        producer_id: open.idempotent.then_some(1_000 + stream),
                         producer_epoch: 0,
                         credit: Some(self.credit),
                     };
-                    drop(streams);
                     self.respond(produce_response::Frame::Opened(opened)).await;
                 }
                 produce_request::Frame::Batch(batch) => {
@@ -275,39 +275,25 @@ impl ProduceSide {
 
     /// `None`: the stream breaks.
     fn handle(&mut self, batch: v1::ProduceBatch, bytes: Bytes) -> Option<v1::ProduceResult> {
-        let key = (batch.topic.clone(), batch.partition);
-        let seen = self.seen.entry(key.clone()).or_insert(batch.sequence);
-        let again = *seen > batch.sequence || (*seen == batch.sequence && self.refused.contains_key(&key));
-        *seen = batch.sequence.max(*seen);
         let fault = self.shared.faults.lock().pop_front().flatten();
         let shared = Arc::clone(&self.shared);
         let append = || shared.append(&batch.topic, batch.partition, bytes);
         let doubt = || ServiceError::unknown(ErrorCode::Timeout, "nobody knows");
-        let result = if self.refused.contains_key(&key) && !again {
-            Err(ServiceError::not_applied(ErrorCode::OutOfTurn, "an earlier batch was refused"))
-        } else {
-            match fault {
-                None => append(),
-                Some(Fault::Refuse(code)) => Err(ServiceError::not_applied(code, "refused on purpose, in a test")),
-                Some(Fault::WriteAndDoubt) => append().and(Err(doubt())),
-                Some(Fault::Doubt) => Err(doubt()),
-                Some(Fault::BreakBefore) => return None,
-                Some(Fault::BreakAfter) => {
-                    let _ = append();
-                    return None;
-                }
+        let result = match fault {
+            None => append(),
+            Some(Fault::Refuse(code)) => Err(ServiceError::not_applied(code, "refused on purpose, in a test")),
+            Some(Fault::WriteAndDoubt) => append().and(Err(doubt())),
+            Some(Fault::Doubt) => Err(doubt()),
+            Some(Fault::BreakBefore) => return None,
+            Some(Fault::BreakAfter) => {
+                let _ = append();
+                return None;
             }
         };
         let mut answer = v1::ProduceResult { sequence: batch.sequence, ..Default::default() };
         match result {
-            Ok((base_offset, deduplicated)) => {
-                self.refused.remove(&key);
-                (answer.base_offset, answer.deduplicated) = (base_offset, deduplicated);
-            }
-            Err(error) => {
-                self.refused.insert(key, batch.sequence);
-                answer.error = Some(error_detail(&error));
-            }
+            Ok((base_offset, deduplicated)) => (answer.base_offset, answer.deduplicated) = (base_offset, deduplicated),
+            Err(error) => answer.error = Some(error_detail(&error)),
         }
         Some(answer)
     }
@@ -388,8 +374,7 @@ impl Messaging for Glue {
     ) -> Result<Response<Self::ProduceStream>, Status> {
         let (responses, queue) = mpsc::channel(16);
         let credit = *self.0.credit.lock();
-        let (shared, refused, seen) = (Arc::clone(&self.0), HashMap::new(), HashMap::new());
-        tokio::spawn(ProduceSide { shared, responses, refused, seen, credit }.run(request.into_inner()));
+        tokio::spawn(ProduceSide { shared: Arc::clone(&self.0), responses, credit }.run(request.into_inner()));
         Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
     }
 

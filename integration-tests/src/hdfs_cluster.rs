@@ -40,10 +40,29 @@ struct NameNode {
     http_address: String,
 }
 
+/// A file's last block as it stands at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastBlock {
+    /// The DataNodes that hold it, the pipeline's order first to last.
+    pub datanodes: Vec<usize>,
+    /// The length that the NameNode knows: what the last sync told it.
+    pub known_bytes: u64,
+    /// The bytes that have arrived at one of the DataNodes at least; `None` once no DataNode is writing the block.
+    pub arrived_bytes: Option<u64>,
+}
+
+impl LastBlock {
+    /// Whether bytes have arrived that no sync has finished for.
+    pub fn has_sync_in_flight(&self) -> bool {
+        self.arrived_bytes.is_some_and(|arrived| arrived > self.known_bytes)
+    }
+}
+
 #[derive(Deserialize)]
 struct DataNode {
     address: String,
     http_address: String,
+    data_dir: PathBuf,
 }
 
 impl HdfsCluster {
@@ -124,10 +143,34 @@ impl HdfsCluster {
     /// The DataNodes that hold the last block of the file at this absolute path, the pipeline's order first to last.
     /// Works on open files.
     pub fn block_locations(&self, file: &str) -> Result<Vec<usize>> {
+        Ok(self.last_block(file)?.datanodes)
+    }
+
+    /// The last block of the file at this absolute path. The lengths are read after one another, the NameNode's first.
+    pub fn last_block(&self, file: &str) -> Result<LastBlock> {
         let answer = self.namenode("GET", &format!("/webhdfs/v1{file}?op=GET_BLOCK_LOCATIONS"))?;
         let last = &answer["LocatedBlocks"]["lastLocatedBlock"];
         let locations = last["locations"].as_array().with_context(|| format!("{file} has no block: {answer}"))?;
-        locations.iter().map(|location| self.datanode_at(location["xferPort"].as_u64())).collect()
+        let datanodes = locations.iter().map(|location| self.datanode_at(location["xferPort"].as_u64()));
+        let datanodes = datanodes.collect::<Result<Vec<_>>>()?;
+        let block = last["block"]["blockId"].as_u64().context("blockId is not a number")?;
+        let known_bytes = last["block"]["numBytes"].as_u64().context("numBytes is not a number")?;
+        let arrived = datanodes.iter().filter_map(|index| replica_being_written(&self.state.datanodes[*index], block));
+        Ok(LastBlock { arrived_bytes: arrived.max(), known_bytes, datanodes })
+    }
+
+    /// `host:port` at which the NameNode answers over HTTP.
+    pub fn namenode_http(&self) -> &str {
+        &self.state.namenode.http_address
+    }
+
+    /// Whether there is a file or folder at this absolute path.
+    pub fn exists(&self, path: &str) -> Result<bool> {
+        let (parent, name) = path.rsplit_once('/').context("a path is absolute")?;
+        let parent = if parent.is_empty() { "/" } else { parent };
+        let answer = self.namenode("GET", &format!("/webhdfs/v1{parent}?op=LISTSTATUS"))?;
+        let entries = answer["FileStatuses"]["FileStatus"].as_array().context("a listing is a list")?;
+        Ok(entries.iter().any(|entry| entry["pathSuffix"] == name))
     }
 
     /// Makes a folder whose files will be erasure-coded.
@@ -183,6 +226,13 @@ impl Drop for HdfsCluster {
             eprintln!("HDFS in {} is left to its guard: {error:#}", self.folder.display());
         }
     }
+}
+
+/// The length of a replica that this DataNode is writing, as its own disk shows it.
+fn replica_being_written(datanode: &DataNode, block: u64) -> Option<u64> {
+    let pools = std::fs::read_dir(datanode.data_dir.join("current")).ok()?;
+    let replicas = pools.flatten().map(|pool| pool.path().join(format!("current/rbw/blk_{block}")));
+    replicas.filter_map(|replica| Some(replica.metadata().ok()?.len())).max()
 }
 
 /// Runs a command of the script, and returns what it printed.

@@ -8,6 +8,8 @@
 mod attempts;
 mod partitions;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod watch_cache;
 mod watch_feed;
@@ -52,7 +54,9 @@ impl Default for MetaServerConfig {
 pub enum StartError {
     #[error("the cluster record cannot be read or written")]
     Store(#[source] ServiceError),
-    #[error("the cluster is at feature level {found}, this version knows levels up to {FEATURE_LEVEL}: use a newer one")]
+    #[error(
+        "the cluster is at feature level {found}, this version knows levels up to {FEATURE_LEVEL}: use a newer one"
+    )]
     FeatureLevel { found: u32 },
 }
 
@@ -90,7 +94,6 @@ impl MetaServer {
     fn attempts(&self, call: &'static str) -> Attempts<'_> {
         Attempts::new(&*self.store, &self.random, call, self.config.call_deadline)
     }
-
 }
 
 /// The cluster record, written if there is none.

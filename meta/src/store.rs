@@ -95,13 +95,7 @@ pub struct ListRequest {
 impl ListRequest {
     /// The first page of all keys that begin with `prefix`.
     pub fn prefix(prefix: &str) -> Self {
-        Self {
-            start: prefix.to_owned(),
-            end: prefix_end(prefix),
-            order: Order::Ascending,
-            limit: MAX_PAGE,
-            at: None,
-        }
+        Self { start: prefix.to_owned(), end: prefix_end(prefix), order: Order::Ascending, limit: MAX_PAGE, at: None }
     }
 
     /// The request for what follows `page`, at the same revision.

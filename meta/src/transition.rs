@@ -10,7 +10,7 @@ pub mod session;
 pub mod term;
 pub mod topic;
 
-pub use partition::{Changes, PartitionRecords, NeededSegments, Needs, answer, apply, needs};
+pub use partition::{Changes, NeededSegments, Needs, PartitionRecords, answer, apply, needs};
 
 use bmq_proto::{ErrorCode, ServiceError};
 

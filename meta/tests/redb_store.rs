@@ -135,7 +135,7 @@ async fn every_commit_outlives_a_loss_of_power() {
 async fn a_full_disk_is_an_error_until_there_is_room() {
     let disk = PowerLossDisk::new();
     let store = open_on(&disk).await.unwrap();
-    disk.set_room(Some(disk.len()));
+    disk.set_room(Some(2_000));
     let mut watch = store.watch("", Revision(1)).await.unwrap();
     let mut number = 0;
     let error = loop {

@@ -349,7 +349,7 @@ impl Driver {
 fn event_of(letter: Mail) -> Event {
     match letter {
         Mail::RollWanted => Event::RollWanted,
-        Mail::StreamGone { stream } => Event::LaneGone { stream },
+        Mail::StreamGone { stream } => Event::StreamGone { stream },
         Mail::Release { close_wait } => Event::Release { close_wait },
         Mail::Append(_) => unreachable!("appends are taken together"),
     }

@@ -6,6 +6,7 @@
 pub mod append;
 pub mod config;
 pub mod driver;
+pub mod gate;
 pub mod handle;
 pub mod machine;
 pub mod metrics;
@@ -18,6 +19,7 @@ pub mod tail;
 pub use append::{Append, AppendReply, Lane, ReplyToken, ValidatedBatch};
 pub use config::PartitionConfig;
 pub use driver::{PartitionContext, open};
+pub use gate::Gate;
 pub use handle::{AppendMail, PartitionHandle, PartitionStatus, ReplySink};
 pub use metrics::PartitionMetrics;
 pub use tail::{Tail, TailRead};

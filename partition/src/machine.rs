@@ -35,8 +35,9 @@ use bmq_common::clock::Monotonic;
 use bmq_proto::meta::{Owner, PartitionCommandKind, PartitionView};
 use bmq_proto::{ClusterId, TopicPartition};
 
-use crate::append::Append;
+use crate::append::{Append, Lane, not_owner};
 use crate::config::PartitionConfig;
+use crate::gate::Gate;
 use claim::{Checking, Recovering};
 use command_lane::{CommandLane, Outcome};
 use serve::Serving;
@@ -62,6 +63,7 @@ pub struct Machine {
     nonces: Nonces,
     /// Actions to be tried again later.
     delayed: Vec<Delayed>,
+    gate: Gate<Lane>,
     /// A release was asked for, with this long to close what is sealed.
     release: Option<std::time::Duration>,
     out: Vec<Action>,
@@ -88,6 +90,7 @@ impl Machine {
             commands: CommandLane::default(),
             nonces,
             delayed: Vec::new(),
+            gate: Gate::default(),
             release: None,
             out: Vec::new(),
         }
@@ -108,7 +111,7 @@ impl Machine {
             Event::FileClosed { file, result } => self.finish_close(file, result, now),
             Event::Appends(appends) => self.take_appends(appends, now),
             Event::RollWanted => self.take_roll_wish(now),
-            Event::LaneGone { stream } => self.forget_stream(stream),
+            Event::StreamGone { stream } => self.gate.forget(|lane| lane.stream == stream),
             Event::Release { close_wait } => self.begin_release(close_wait, now),
             Event::Tick => {}
         }
@@ -136,6 +139,14 @@ impl Machine {
     /// Whether damage was found that only an operator can accept.
     pub fn is_refusing(&self) -> bool {
         matches!(self.phase, Phase::Refusing(_))
+    }
+
+    /// Bytes of batches taken in and not durable yet; never above the configured buffer.
+    pub fn pending_bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Serving(serving) => serving.pending.bytes(),
+            _ => 0,
+        }
     }
 
     /// Whether nothing will happen any more.
@@ -168,39 +179,20 @@ impl Machine {
     }
 
     fn take_appends(&mut self, appends: Vec<Append>, now: Now) {
-        let releasing = self.release.is_some();
-        match &mut self.phase {
-            Phase::Serving(serving) if !releasing => {
-                serving.append(appends, &self.setup.config, now, &mut self.out);
-                self.open_if_needed(now);
+        let refusal = match &mut self.phase {
+            Phase::Serving(serving) if self.release.is_none() => {
+                serving.append(appends, &mut self.gate, &self.setup.config, now, &mut self.out);
+                return self.open_if_needed(now);
             }
-            Phase::Refusing(damage) => {
-                let error = damage.refusal();
-                self.refuse(&appends, &error);
-            }
-            Phase::Stopped => self.refuse(&appends, &crate::append::not_owner("this broker gave the partition up")),
-            Phase::Serving(serving) => {
-                let error = crate::append::not_owner("the partition is moving to another broker");
-                serving.refuse_all(&appends, &error, &mut self.out);
-            }
-            _ => {
-                let message = "the partition is being recovered, try again soon";
-                let error = bmq_proto::ServiceError::not_applied(bmq_proto::ErrorCode::NotOwner, message);
-                self.refuse(&appends, &error);
-            }
-        }
-    }
-
-    /// Refuses appends outside of serving, where nothing of an earlier append of their lanes can be accepted.
-    fn refuse(&mut self, appends: &[Append], error: &bmq_proto::ServiceError) {
+            Phase::Serving(_) => not_owner("the partition is moving to another broker"),
+            Phase::Refusing(damage) => damage.refusal(),
+            Phase::Stopped => not_owner("this broker gave the partition up"),
+            _ => not_owner("the partition is being recovered, try again soon"),
+        };
+        // The refusals keep their place in the lanes' order: what follows them may come when the partition serves.
         for append in appends {
-            self.out.push(Action::Reply { token: append.token, reply: Err(error.clone()) });
-        }
-    }
-
-    fn forget_stream(&mut self, stream: u64) {
-        if let Phase::Serving(serving) = &mut self.phase {
-            serving.forget_stream(stream);
+            self.gate.refuse(append.lane, append.generation, now.monotonic);
+            self.out.push(Action::Reply { token: append.token, reply: Err(refusal.clone()) });
         }
     }
 }

@@ -10,9 +10,9 @@
 
 pub mod channel;
 pub mod lane;
-pub mod link;
 #[cfg(test)]
 mod lane_tests;
+pub mod link;
 
 pub use channel::{AppendChannel, Appends, Reply};
 pub use lane::Ticket;

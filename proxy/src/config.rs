@@ -171,11 +171,11 @@ impl ProduceConfig {
         ordered(("produce.max_batch_bytes", self.max_batch_bytes), ("half of the message limit", message))?;
         // Credit is handed back by eighths, and what is left must still admit the largest batch.
         let half_a_window = ByteSize(self.connection_bytes.0 / 2);
-        ordered(("produce.max_batch_bytes", self.max_batch_bytes), ("half of produce.connection_bytes", half_a_window))?;
         ordered(
-            ("produce.connection_bytes", self.connection_bytes),
-            ("produce.total_bytes", self.total_bytes),
+            ("produce.max_batch_bytes", self.max_batch_bytes),
+            ("half of produce.connection_bytes", half_a_window),
         )?;
+        ordered(("produce.connection_bytes", self.connection_bytes), ("produce.total_bytes", self.total_bytes))?;
         retry("produce", self.retry_first, self.retry_max)
     }
 }

@@ -11,8 +11,8 @@ pub use state::{Route, RouteOwner};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bmq_common::{Random, ReadyFlag};
 use bmq_common::retry::with_deadline;
+use bmq_common::{Random, ReadyFlag};
 use bmq_proto::broker::BrokerConnector;
 use bmq_proto::meta::{MetaService, PartitionHead, TopicRecord, TopicState};
 use bmq_proto::{Epoch, ErrorCode, PartitionId, ServiceError, TopicId, TopicPartition};
@@ -90,7 +90,8 @@ impl Directory {
 
     /// Where the partition is served now, and a way to wait until that changes.
     pub fn route(&self, partition: TopicPartition) -> watch::Receiver<Route> {
-        self.state.write().subscribe(partition)
+        let known = self.state.read().subscribed(partition);
+        known.unwrap_or_else(|| self.state.write().subscribe(partition))
     }
 
     /// The newest epoch known; answers of an older one are not used.
@@ -110,7 +111,9 @@ pub fn check_topic_name(name: &str) -> Result<(), ServiceError> {
     }
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     match name.chars().find(|c| !is_plain(*c)) {
-        Some(odd) => refuse(format!("topic name `{name}` holds {odd:?}, allowed are letters, digits, `.`, `_` and `-`")),
+        Some(odd) => {
+            refuse(format!("topic name `{name}` holds {odd:?}, allowed are letters, digits, `.`, `_` and `-`"))
+        }
         None => Ok(()),
     }
 }

@@ -16,5 +16,7 @@ pub mod segment_batches;
 pub mod segment_cursor;
 pub mod segment_list;
 pub mod tail;
+#[cfg(test)]
+mod tail_tests;
 
 pub use reader::{Fetched, Fetcher, Reader};

@@ -174,8 +174,7 @@ fn build_fetcher(
     let deadline = config.metadata_deadline.get();
     let fetch = &config.fetch;
     let heads = HeadReads::new(Arc::clone(meta), Arc::clone(directory), deadline, metrics.clone());
-    let tails =
-        Tails::new(Arc::clone(directory), fetch.clone(), random.clone(), background.clone(), metrics.clone());
+    let tails = Tails::new(Arc::clone(directory), fetch.clone(), random.clone(), background.clone(), metrics.clone());
     let segments = SegmentReads::new(
         store,
         cluster,

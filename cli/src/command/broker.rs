@@ -10,7 +10,7 @@ use tonic::service::Routes;
 use crate::process::announcement::{Announcement, Kind};
 use crate::process::settings::{BROKER_PORT, GrpcSettings, HttpSettings, MetaSettings, Settings, SettingsArguments};
 use crate::process::store::StoreSettings;
-use crate::process::{Process, bind_grpc, endless};
+use crate::process::{Process, bind_grpc, unfailing};
 
 /// The settings of `bmq broker`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ impl Settings for BrokerProcess {
         self.grpc.validate()?;
         self.meta.validate()?;
         self.store.validate()?;
+        if !self.broker.advertised_address.is_empty() {
+            return Err("broker.advertised_address follows grpc.advertised, set only the latter".to_owned());
+        }
         self.broker.validate().map_err(|error| format!("broker.{error}"))
     }
 }
@@ -75,6 +78,6 @@ async fn start(process: &mut Process, settings: &BrokerProcess) -> anyhow::Resul
     let server = Server::build(config, components).await.context("cannot reach the metadata service")?;
     let service = server.service();
     process.run_grpc(listener, |shutdown| Routes::new(broker_server(service, shutdown)));
-    process.run("broker", |shutdown| endless(server.run(shutdown)));
+    process.run("broker", |shutdown| unfailing(server.run(shutdown)));
     Announcement { kind: Kind::Broker, id: settings.broker.node_id, grpc: Some(advertised), http }.print()
 }

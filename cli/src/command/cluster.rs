@@ -16,7 +16,7 @@ pub enum Command {
 
 pub async fn run(server: &str, command: Command) -> anyhow::Result<()> {
     let Command::Describe(output) = command;
-    let admin = Client::connect(server).await.with_context(|| format!("cannot connect to {server}"))?.admin();
+    let admin = Client::connect(server).await?.admin();
     let described = admin.describe_cluster().await.context("cannot describe the cluster")?;
     output.print(&ShownCluster::from(described))
 }

@@ -72,7 +72,7 @@ enum Format {
 }
 
 pub async fn run(server: &str, arguments: Arguments) -> anyhow::Result<()> {
-    let client = Client::connect(server).await.with_context(|| format!("cannot connect to {server}"))?;
+    let client = Client::connect(server).await?;
     let subscriptions = subscriptions(&client, &arguments).await?;
     let consumer = client.consume(subscriptions).await;
     let mut consumer = consumer.with_context(|| format!("cannot read topic {}", arguments.topic))?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::announcement::{Announcement, Kind};
 use crate::process::brokers::RemoteBrokers;
 use crate::process::settings::{CONTROLLER_HTTP_PORT, HttpSettings, MetaSettings, Settings, SettingsArguments};
-use crate::process::{Process, endless};
+use crate::process::{Process, unfailing};
 
 /// The settings of `bmq controller`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,6 @@ async fn start(process: &mut Process, settings: &ControllerProcess) -> anyhow::R
         readiness: process.readiness.clone(),
     };
     let server = Server::build(settings.controller.clone(), components)?;
-    process.run("controller", |shutdown| endless(server.run(shutdown)));
+    process.run("controller", |shutdown| unfailing(server.run(shutdown)));
     Announcement { kind: Kind::Controller, id: settings.controller.node_id, grpc: None, http }.print()
 }

@@ -237,7 +237,8 @@ struct Plan<'a> {
 impl Plan<'_> {
     /// The defaults, with `change` and what `--set` says of this kind on top.
     fn settings<T: Settings>(&self, kind: Kind, change: impl FnOnce(&mut T)) -> anyhow::Result<String> {
-        let concerns = |key: &str| SECTIONS.iter().any(|(name, kinds)| *name == section_of(key) && kinds.contains(&kind));
+        let concerns =
+            |key: &str| SECTIONS.iter().any(|(name, kinds)| *name == section_of(key) && kinds.contains(&kind));
         let overrides = self.arguments.overrides.iter().filter(|(key, _)| concerns(key));
         let overrides: Vec<_> = overrides.cloned().collect();
         let mut settings: T = config::load(None, std::iter::empty(), &overrides)?;

@@ -14,12 +14,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use bmq_client::{Ack, Client, Compression, Delivery, Producer, ProducerConfig, Record};
+use bmq_client::{Ack, Client, Compression, Delivery, Error, Producer, ProducerConfig, Record, RecordMetadata};
 use bmq_common::wait_for_signal;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures::FutureExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::task::unconstrained;
 
 use crate::exit::{Interrupted, UsageError};
 use lines::Lines;
@@ -92,7 +93,7 @@ impl From<CompressionArgument> for Compression {
 pub async fn run(server: &str, arguments: Arguments) -> anyhow::Result<()> {
     let template = Template::of(&arguments)?;
     let (input, length) = open(&arguments)?;
-    let client = Client::connect(server).await.with_context(|| format!("cannot connect to {server}"))?;
+    let client = Client::connect(server).await?;
     let config = ProducerConfig {
         ack: arguments.ack.into(),
         compression: arguments.compression.into(),
@@ -195,21 +196,28 @@ impl Run {
 
     /// Takes in the answers that are there already.
     fn collect_answers(&mut self) -> anyhow::Result<()> {
-        while let Some(answer) = self.outstanding.front_mut().and_then(FutureExt::now_or_never) {
+        // Unconstrained, since the runtime would otherwise call an answer that is there "pending" after some hundred.
+        while let Some(delivery) = self.outstanding.front_mut()
+            && let Some(answer) = unconstrained(delivery).now_or_never()
+        {
             self.outstanding.pop_front();
-            answer.with_context(|| format!("record {} was not written", self.written + 1))?;
-            self.written += 1;
+            self.count(answer)?;
         }
+        Ok(())
+    }
+
+    fn count(&mut self, answer: Result<RecordMetadata, Error>) -> anyhow::Result<()> {
+        answer.with_context(|| format!("record {} was not written", self.written + 1))?;
+        self.written += 1;
         Ok(())
     }
 
     /// Waits for what is under way, and tells how it went, also after a failure.
     async fn finish(mut self) -> anyhow::Result<()> {
-        let flushed = self.producer.flush().await.context("cannot finish");
-        let mut outcome = flushed.and_then(|()| self.collect_answers());
-        if !self.outstanding.is_empty() {
-            let unknown = self.outstanding.len();
-            outcome = outcome.and_then(|()| bail!("{unknown} records have no answer"));
+        let mut outcome = self.producer.flush().await.context("cannot finish");
+        while let Some(delivery) = self.outstanding.pop_front() {
+            let answer = delivery.await;
+            outcome = outcome.and_then(|()| self.count(answer));
         }
         self.progress.finish_and_clear();
         eprintln!("{}", summary(self.written, self.bytes, self.begun.elapsed()));
@@ -234,7 +242,8 @@ mod tests {
 
     #[test]
     fn lines_become_records() {
-        let template = |separator: Option<&str>| Template { partition: Some(1), separator: separator.map(str::to_owned) };
+        let template =
+            |separator: Option<&str>| Template { partition: Some(1), separator: separator.map(str::to_owned) };
         let plain = template(None).record(Bytes::from_static(b"a|b"), 1).unwrap();
         assert_eq!(plain, Record::value("a|b").to_partition(1));
         let keyed = template(Some("||")).record(Bytes::from_static(b"k||v||w"), 1).unwrap();

@@ -12,7 +12,7 @@ use crate::process::settings::{
     GrpcSettings, HttpSettings, MetaSettings, STANDALONE_PORT, Settings, SettingsArguments,
 };
 use crate::process::store::StoreSettings;
-use crate::process::{Process, bind_grpc};
+use crate::process::{Process, bind_grpc, unfailing};
 
 /// The settings of `bmq proxy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,13 +70,14 @@ async fn start(process: &mut Process, settings: &ProxyProcess) -> anyhow::Result
         meta: settings.meta.connect()?,
         store: store.segments,
         brokers: Arc::new(RemoteBrokers::default()),
+        address: advertised.clone(),
         clock: process.clock.clone(),
         random: process.random.clone(),
         metrics: process.metrics.clone(),
         readiness: process.readiness.clone(),
     };
-    let server = Server::build(settings.proxy.clone(), components);
+    let server = Server::build(settings.proxy.clone(), components).await?;
     process.run_grpc(listener, |_shutdown| server.grpc_routes());
-    process.run("proxy", |shutdown| server.run(shutdown));
+    process.run("proxy", |shutdown| unfailing(server.run(shutdown)));
     Announcement { kind: Kind::Proxy, id: settings.proxy.node_id, grpc: Some(advertised), http }.print()
 }

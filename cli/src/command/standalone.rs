@@ -24,10 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::print_text;
 use crate::process::brokers::LocalBroker;
-use crate::process::settings::{
-    GrpcSettings, HttpSettings, STANDALONE_PORT, Settings, SettingsArguments, quiet_log,
-};
-use crate::process::{Process, bind_grpc, endless};
+use crate::process::settings::{GrpcSettings, HttpSettings, STANDALONE_PORT, Settings, SettingsArguments, quiet_log};
+use crate::process::{Process, bind_grpc, unfailing};
 
 /// Run everything in one process, on a folder of this machine
 ///
@@ -149,22 +147,24 @@ async fn start(process: &mut Process, settings: &StandaloneProcess) -> anyhow::R
         readiness: process.readiness.clone(),
     };
     let controller = bmq_controller::Server::build(settings.controller.clone(), components)?;
-    process.run("controller", |shutdown| endless(controller.run(shutdown)));
+    process.run("controller", |shutdown| unfailing(controller.run(shutdown)));
     process.begin_stage("broker");
-    process.run("broker", |shutdown| endless(broker.run(shutdown)));
+    process.run("broker", |shutdown| unfailing(broker.run(shutdown)));
     process.begin_stage("proxy");
     let components = ProxyComponents {
         meta: foundation.meta,
         store: foundation.store,
         brokers: connector,
+        address: settings.grpc.advertised(grpc),
         clock: process.clock.clone(),
         random: process.random.clone(),
         metrics: process.metrics.clone(),
         readiness: process.readiness.clone(),
     };
-    let proxy = bmq_proxy::Server::build(settings.proxy.clone(), components);
+    let proxy = bmq_proxy::Server::build(settings.proxy.clone(), components).await?;
     process.run_grpc(listener, |_shutdown| proxy.grpc_routes());
-    process.run("proxy", |shutdown| proxy.run(shutdown));
+    process.run("proxy", |shutdown| unfailing(proxy.run(shutdown)));
+    process.wait_until_ready().await;
     welcome(&data_dir, grpc, http, settings.insecure)
 }
 

@@ -57,7 +57,7 @@ pub struct Delete {
 }
 
 pub async fn run(server: &str, command: Command) -> anyhow::Result<()> {
-    let admin = Client::connect(server).await.with_context(|| format!("cannot connect to {server}"))?.admin();
+    let admin = Client::connect(server).await?.admin();
     match command {
         Command::Create(Create { name, partitions, config, output }) => {
             let config: BTreeMap<_, _> = config.into_iter().collect();

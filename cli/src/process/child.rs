@@ -127,7 +127,8 @@ fn die_with_parent(command: &mut Command) {
     let parent = std::process::id();
     let before_exec = move || {
         // SAFETY: both calls are async-signal-safe and touch no memory of ours.
-        let (failed, parent_now) = unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0, libc::getppid()) };
+        let (failed, parent_now) =
+            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0, libc::getppid()) };
         if failed {
             return Err(std::io::Error::last_os_error());
         }

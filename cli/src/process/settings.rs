@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use bmq_common::config::{self, effective_toml};
 use bmq_common::HumanDuration;
+use bmq_common::config::{self, effective_toml};
 use bmq_common::telemetry::LogConfig;
 use bmq_proto::meta::MetaService;
 use bmq_proto::rpc::{MetaClient, MetaClientConfig};
@@ -82,7 +82,10 @@ impl GrpcSettings {
 
     pub fn validate(&self) -> Result<(), String> {
         if self.address.ip().is_unspecified() && self.advertised.is_none() {
-            return Err(format!("grpc.address {} reaches nobody from elsewhere, set grpc.advertised too", self.address));
+            return Err(format!(
+                "grpc.address {} reaches nobody from elsewhere, set grpc.advertised too",
+                self.address
+            ));
         }
         Ok(())
     }

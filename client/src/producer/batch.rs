@@ -39,11 +39,8 @@ pub(super) struct Batch {
     space: OwnedSemaphorePermit,
     /// The producer and first sequence under which it is sent, once it is and if the producer is idempotent.
     pub identity: Option<(ProducerKey, i32)>,
-    /// Its number on the wire, from its first sending on. It stays the same when the batch is sent again: so a server
-    /// tells a batch that is sent again from one that was sent before the client knew of a refusal.
-    pub wire: Option<u64>,
-    /// It was sent, and is not answered.
-    pub in_flight: bool,
+    /// Its number on the wire, while it is sent and not answered. New with each try.
+    pub sent_as: Option<u64>,
     /// An earlier try had no clear answer.
     pub may_be_applied: bool,
 }
@@ -70,8 +67,7 @@ impl Batch {
             answers: vec![taken.answer],
             space: taken.space,
             identity: None,
-            wire: None,
-            in_flight: false,
+            sent_as: None,
             may_be_applied: false,
         })
     }

@@ -55,7 +55,8 @@ pub struct ProducerConfig {
     /// When a record counts as written.
     pub ack: Ack,
     /// Whether the server recognises batches that are sent again. Without it a batch whose fate is unknown (after a
-    /// lost connection, say) is reported as failed instead of being sent again.
+    /// lost connection, say) is reported as failed instead of being sent again, and each partition has only one batch
+    /// under way at a time.
     pub idempotent: bool,
     /// How long a batch waits for more records. It goes at once when it is full, and waits longer only while earlier
     /// batches of its partition do. At zero, records gather only while the connection is busy.

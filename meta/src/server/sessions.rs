@@ -101,10 +101,7 @@ impl MetaServer {
 }
 
 /// The session's record as long as it is the newest of its node.
-async fn find_session(
-    attempts: &mut Attempts<'_>,
-    session: SessionId,
-) -> Result<Option<StoredSession>, ServiceError> {
+async fn find_session(attempts: &mut Attempts<'_>, session: SessionId) -> Result<Option<StoredSession>, ServiceError> {
     let key = keys::session_by_id(session);
     let read = attempts.get(&key).await?;
     decode_optional(&key, read.as_ref())

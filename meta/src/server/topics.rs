@@ -33,7 +33,8 @@ impl MetaServer {
         let id = TopicId(id);
         loop {
             let found = find_by_name(&mut attempts, &request.name).await?;
-            let created = topic::create(found.record.as_ref(), &request, id).map_err(|error| attempts.refusal(error))?;
+            let created =
+                topic::create(found.record.as_ref(), &request, id).map_err(|error| attempts.refusal(error))?;
             if found.record.is_some() {
                 return Ok(created);
             }
@@ -176,7 +177,8 @@ async fn find_by_id(attempts: &mut Attempts<'_>, topic: TopicId) -> Result<Found
     let Some(name) = attempts.get(&name_key).await? else {
         return Ok(FoundTopic { key: name_key, read: None, record: None });
     };
-    let damaged = || ServiceError::not_applied(ErrorCode::Storage, format!("`{name_key}` does not hold a topic's name"));
+    let damaged =
+        || ServiceError::not_applied(ErrorCode::Storage, format!("`{name_key}` does not hold a topic's name"));
     let key = keys::topic(std::str::from_utf8(&name.value).map_err(|_| damaged())?);
     let read = attempts.get(&key).await?;
     let record: Option<TopicRecord> = read.as_ref().map(|found| decode(&key, &found.value)).transpose()?;

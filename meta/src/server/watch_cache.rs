@@ -316,9 +316,7 @@ mod tests {
         let cache = cache();
         cache.publisher.replace(Feed::Topics, vec![entry("a", 1, 1), entry("b", 2, 2), entry("c", 3, 3)]);
         let mut watch = opened(&cache).await;
-        for expected in
-            [WatchEvent::Reset, changed("a", 1), changed("b", 2), changed("c", 3), WatchEvent::Synced]
-        {
+        for expected in [WatchEvent::Reset, changed("a", 1), changed("b", 2), changed("c", 3), WatchEvent::Synced] {
             assert_eq!(next(&mut watch).await, expected);
         }
         cache.publisher.replace(Feed::Topics, vec![entry("a", 1, 1), entry("c", 9, 7)]);

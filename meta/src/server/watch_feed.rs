@@ -52,9 +52,7 @@ impl Feed {
         let partition = || keys::parse_partition(&entry.key).ok_or_else(|| "the key names no partition".to_owned());
         Ok(match self {
             Feed::Topics => MetaChange::Topic(decode_record(&entry.value).map_err(error)?),
-            Feed::Sessions => {
-                MetaChange::Session(decode_record::<StoredSession>(&entry.value).map_err(error)?.session)
-            }
+            Feed::Sessions => MetaChange::Session(decode_record::<StoredSession>(&entry.value).map_err(error)?.session),
             Feed::Intents => MetaChange::Intent(partition()?, decode_record(&entry.value).map_err(error)?),
             Feed::Heads => MetaChange::Head(partition()?, decode_record(&entry.value).map_err(error)?),
         })
@@ -62,13 +60,7 @@ impl Feed {
 }
 
 /// Feeds the cache until the service stops.
-pub(super) async fn run(
-    store: SharedStore,
-    feed: Feed,
-    publisher: Arc<Publisher>,
-    random: Random,
-    shutdown: Shutdown,
-) {
+pub(super) async fn run(store: SharedStore, feed: Feed, publisher: Arc<Publisher>, random: Random, shutdown: Shutdown) {
     let mut follower = Follower { store, feed, publisher, next: None, progressed: false };
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
     loop {

@@ -309,7 +309,10 @@ impl<B: Backend> MetaStore for EmbeddedStore<B> {
 
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>, MetaStoreError> {
         if keys.len() > MAX_OPERATIONS {
-            return Err(MetaStoreError::invalid(format!("{} keys in one read, of at most {MAX_OPERATIONS}", keys.len())));
+            return Err(MetaStoreError::invalid(format!(
+                "{} keys in one read, of at most {MAX_OPERATIONS}",
+                keys.len()
+            )));
         }
         let keys = keys.to_vec();
         self.read(move |inner| {

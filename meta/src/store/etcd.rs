@@ -125,7 +125,10 @@ impl MetaStore for EtcdStore {
 
     async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Versioned>>, MetaStoreError> {
         if keys.len() > MAX_OPERATIONS {
-            return Err(MetaStoreError::invalid(format!("{} keys in one read, of at most {MAX_OPERATIONS}", keys.len())));
+            return Err(MetaStoreError::invalid(format!(
+                "{} keys in one read, of at most {MAX_OPERATIONS}",
+                keys.len()
+            )));
         }
         if keys.is_empty() {
             return Ok(Vec::new());

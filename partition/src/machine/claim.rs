@@ -63,7 +63,7 @@ enum FileState {
 
 impl Recovering {
     pub fn next_deadline(&self) -> Option<Monotonic> {
-        let waiting = matches!(self.scan, ScanProgress::NotYet);
+        let waiting = matches!(self.scan, ScanProgress::NotYet) && self.open_ready().is_some();
         waiting.then(|| self.scan_again_at.unwrap_or(self.sealed_until))
     }
 

@@ -73,7 +73,7 @@ pub enum Event {
     /// A reader wants what lies in the open file and cannot be served otherwise.
     RollWanted,
     /// A stream between proxy and broker ended.
-    LaneGone { stream: u64 },
+    StreamGone { stream: u64 },
     /// Give the partition up in good order, waiting at most so long for sealed files to be closed.
     Release { close_wait: Duration },
     /// A deadline has come.

@@ -1,6 +1,6 @@
 //! Serving: take batches in, hand them to the writer, move the high watermark, answer.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bmq_common::clock::Monotonic;
@@ -19,6 +19,7 @@ use super::roll::{Roll, RollCause};
 use super::{Action, Machine, Now, Phase, Published, ScanReport};
 use crate::append::{Append, Lane, ValidatedBatch, not_owner};
 use crate::config::PartitionConfig;
+use crate::gate::Gate;
 use crate::mutant::{self, Mutant};
 use crate::producer_table::{ProducerTable, Sequence};
 
@@ -33,8 +34,6 @@ pub(super) struct Serving {
     accepted: ProducerTable,
     /// Producers with every batch below the high watermark: goes into the index.
     stable: ProducerTable,
-    /// Lanes that had a batch refused, and the generation in which that was.
-    blocked: HashMap<Lane, u32>,
     pub open: Option<OpenFile>,
     pub roll: Option<Roll>,
     /// A command that seals the open file without a successor is on its way.
@@ -80,6 +79,10 @@ pub(super) struct ReleaseLimits {
     pub drain: Monotonic,
     /// When closing sealed files is left to the next owner.
     pub close: Monotonic,
+    /// When everything is.
+    pub end: Monotonic,
+    /// The next of these.
+    pub next: Monotonic,
 }
 
 impl Serving {
@@ -94,7 +97,6 @@ impl Serving {
             pending: Pending::default(),
             accepted: producers.clone(),
             stable: producers,
-            blocked: HashMap::new(),
             open: None,
             roll: None,
             sealing: false,
@@ -117,17 +119,21 @@ impl Serving {
         Published { bounds: self.bounds(), batches: Vec::new() }
     }
 
-    pub fn forget_stream(&mut self, stream: u64) {
-        self.blocked.retain(|lane, _| lane.stream != stream);
-    }
-
     /// Takes appends in order, and hands what was taken to the writer in one piece.
-    pub fn append(&mut self, appends: Vec<Append>, config: &PartitionConfig, now: Now, out: &mut Vec<Action>) {
+    pub fn append(
+        &mut self,
+        appends: Vec<Append>,
+        gate: &mut Gate<Lane>,
+        config: &PartitionConfig,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
         let mut parts: Vec<Bytes> = Vec::with_capacity(appends.len());
         let mut shown = Vec::new();
         for append in appends {
             let (token, lane, generation) = (append.token, append.lane, append.generation);
-            match self.take(append, config, out) {
+            let taken = gate.check(&lane, generation).and_then(|()| self.take(append, config, out));
+            match taken {
                 Ok(Some(bytes)) => {
                     if mutant::is_on(Mutant::TailAboveHighWatermark) {
                         shown.push(self.show_last(&bytes));
@@ -137,7 +143,7 @@ impl Serving {
                 Ok(None) => {}
                 Err(error) => {
                     assert_eq!(error.happened, bmq_proto::Happened::NotApplied, "only batches without an offset fail");
-                    self.blocked.insert(lane, generation);
+                    gate.refuse(lane, generation, now.monotonic);
                     out.push(Action::Reply { token, reply: Err(error) });
                 }
             }
@@ -159,7 +165,6 @@ impl Serving {
         config: &PartitionConfig,
         out: &mut Vec<Action>,
     ) -> Result<Option<Bytes>, ServiceError> {
-        self.check_turn(append.lane, append.generation)?;
         if append.epoch != self.epoch {
             let message = format!("the partition is at epoch {}, the request names {}", self.epoch, append.epoch);
             return Err(not_owner(&message));
@@ -188,16 +193,6 @@ impl Serving {
             return Err(ServiceError::not_applied(ErrorCode::Busy, message));
         }
         Ok(Some(self.accept(append.token, append.ack, batch, out)))
-    }
-
-    fn check_turn(&mut self, lane: Lane, generation: u32) -> Result<(), ServiceError> {
-        let Some(blocked) = self.blocked.get(&lane) else { return Ok(()) };
-        if generation <= *blocked {
-            let message = format!("an earlier batch of generation {blocked} was refused");
-            return Err(ServiceError::not_applied(ErrorCode::OutOfTurn, message));
-        }
-        self.blocked.remove(&lane);
-        Ok(())
     }
 
     /// From here on the batch has an offset: its answer is `Ok` or `Unknown`.
@@ -230,14 +225,6 @@ impl Serving {
         match self.pending.find(base_offset) {
             Some(original) if !early => original.waiting.push(Waiting { token, deduplicated: true }),
             _ => out.push(Action::Reply { token, reply: Ok(Appended { base_offset, deduplicated: true }) }),
-        }
-    }
-
-    /// Refuses appends without taking any, keeping the order of their lanes.
-    pub fn refuse_all(&mut self, appends: &[Append], error: &ServiceError, out: &mut Vec<Action>) {
-        for append in appends {
-            self.blocked.insert(append.lane, append.generation);
-            out.push(Action::Reply { token: append.token, reply: Err(error.clone()) });
         }
     }
 
@@ -308,15 +295,15 @@ impl Serving {
 
     pub fn next_deadline(&self, config: &PartitionConfig) -> Option<Monotonic> {
         let mut deadlines: Vec<Monotonic> = self.garbage.iter().map(|(at, _)| *at).collect();
-        deadlines.extend(self.checkpoint_at(config).filter(|_| self.open.is_some()));
+        let writable = self.open.as_ref().is_some_and(|open| !open.frozen);
+        deadlines.extend(self.checkpoint_at(config).filter(|_| writable));
         if let Some(roll) = &self.roll {
             deadlines.extend(roll.start_at);
         } else if let Some(open) = self.open.as_ref().filter(|_| !self.sealing) {
-            deadlines.push(self.idle_at(config).min(open.opened_at + config.segment_age.0));
+            deadlines.push(open.opened_at + config.segment_age.0);
+            deadlines.extend(self.pending.is_empty().then(|| self.idle_at(config)));
         }
-        if let Some(limits) = self.release_until {
-            deadlines.push(if self.pending.is_empty() { limits.close } else { limits.drain });
-        }
+        deadlines.extend(self.release_until.map(|limits| limits.next));
         deadlines.into_iter().min()
     }
 }
@@ -341,6 +328,7 @@ impl Machine {
         let due = serving.checkpoint_is_due(&self.setup.config, now);
         let Some(open) = serving.open.as_ref().filter(|open| due && !open.frozen) else { return };
         if self.commands.has("checkpoint") {
+            serving.checkpointed.at = now.monotonic;
             return;
         }
         let checkpoint =

@@ -27,7 +27,9 @@ impl Machine {
         match &mut self.phase {
             Phase::Serving(serving) => {
                 let drain = now.monotonic + self.setup.config.release_wait.0;
-                serving.release_until.get_or_insert(ReleaseLimits { drain, close: now.monotonic + close_wait });
+                let close = now.monotonic + close_wait;
+                let end = drain.max(close) + self.setup.config.release_wait.0;
+                serving.release_until.get_or_insert(ReleaseLimits { drain, close, end, next: drain });
             }
             Phase::Stopped => {}
             // Nothing was promised under this claim yet: whoever comes next recovers.
@@ -37,7 +39,10 @@ impl Machine {
 
     pub(super) fn continue_release(&mut self, now: Now) {
         let Phase::Serving(serving) = &mut self.phase else { return };
-        let Some(limits) = serving.release_until else { return };
+        let Some(limits) = serving.release_until.as_mut() else { return };
+        let ahead = [limits.drain, limits.close, limits.end].into_iter().filter(|at| *at > now.monotonic);
+        limits.next = ahead.min().unwrap_or(limits.end);
+        let limits = *limits;
         if !serving.pending.is_empty() {
             if now.monotonic < limits.drain {
                 return;
@@ -49,7 +54,7 @@ impl Machine {
         let closed = serving.closings.is_empty() || now.monotonic >= limits.close;
         if serving.open.is_none() && serving.roll.is_none() && closed && self.commands.is_empty() {
             self.commands.submit(PartitionCommandKind::Release { epoch: serving.epoch });
-        } else if now.monotonic >= limits.drain.max(limits.close) + self.setup.config.release_wait.0 {
+        } else if now.monotonic >= limits.end {
             // The metadata service or the store does not answer: the next owner recovers.
             self.stop(StopReason::Released);
         }

@@ -159,19 +159,21 @@ impl AppendChannel {
 
     /// Feeds one lane and does what it says, which may feed it again.
     fn step(&mut self, partition: TopicPartition, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
+        let mut failures = VecDeque::new();
+        let mut next = Some(event);
+        while let Some(event) = next {
             for action in self.slot(partition).lane.step(event) {
                 match action {
                     Action::Reply { ticket, result } => self.reply(ticket, result),
                     Action::Pause { failures } => self.pause(partition, failures),
                     Action::Forward { id, generation, payload, fresh } => {
                         if let Err(error) = self.forward(partition, id, generation, payload, fresh) {
-                            events.push_back(Event::Answered { id, result: Err(error) });
+                            failures.push_back(Event::Answered { id, result: Err(error) });
                         }
                     }
                 }
             }
+            next = failures.pop_front();
         }
     }
 

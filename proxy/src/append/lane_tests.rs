@@ -17,14 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What the world does next.
 #[derive(Debug, Clone, Copy)]
 enum Move {
-    Push { idempotent: bool },
+    Push {
+        idempotent: bool,
+    },
     PushRefusedAtTheEdge,
     /// The owner looks at the next batch that it has received.
     Process(Verdict),
     /// The oldest answer of the owner arrives.
     Deliver,
     /// The stream breaks after the owner has taken some more; answers under way are lost.
-    Break { taken_before: usize },
+    Break {
+        taken_before: usize,
+    },
     /// The pause is over.
     Resume,
     Wait(Duration),
@@ -36,7 +40,9 @@ enum Verdict {
     Busy,
     TooLarge,
     /// It loses the partition with this batch in its buffer: the next owner may find it in storage or not.
-    LoseOwnership { found_later: bool },
+    LoseOwnership {
+        found_later: bool,
+    },
 }
 
 #[derive(Debug, Clone)]

@@ -140,9 +140,14 @@ impl State {
         self.publish(partition);
     }
 
+    /// A route that somebody has asked for before.
+    pub fn subscribed(&self, partition: TopicPartition) -> Option<watch::Receiver<Route>> {
+        self.routes.get(&partition).map(watch::Sender::subscribe)
+    }
+
     pub fn subscribe(&mut self, partition: TopicPartition) -> watch::Receiver<Route> {
-        if let Some(route) = self.routes.get(&partition) {
-            return route.subscribe();
+        if let Some(route) = self.subscribed(partition) {
+            return route;
         }
         let (sender, receiver) = watch::channel(self.resolve(partition));
         self.routes.insert(partition, sender);
@@ -189,7 +194,8 @@ impl State {
     }
 
     fn put_session(&mut self, record: SessionRecord) {
-        if record.kind != NodeKind::Broker || self.brokers.get(&record.node).is_some_and(|known| known.record == record) {
+        if record.kind != NodeKind::Broker || self.brokers.get(&record.node).is_some_and(|known| known.record == record)
+        {
             return;
         }
         let (node, service) = (record.node, self.connector.connect(&record));

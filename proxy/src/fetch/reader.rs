@@ -17,6 +17,7 @@ use super::plan::{Known, Plan, plan};
 use super::ring::Slice;
 use super::segment_cursor::{SegmentCursor, SegmentReads};
 use super::segment_list::SegmentLists;
+use super::tail::Tail;
 use crate::config::FetchConfig;
 use crate::directory::{Directory, Route};
 use crate::metrics::{ProxyMetrics, Source};
@@ -65,8 +66,7 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(fetcher: Arc<Fetcher>, partition: TopicPartition) -> Self {
-        let bounds =
-            PartitionBounds { epoch: Epoch::NONE, log_start: Offset::ZERO, high_watermark: Offset::ZERO };
+        let bounds = PartitionBounds { epoch: Epoch::NONE, log_start: Offset::ZERO, high_watermark: Offset::ZERO };
         Self { fetcher, partition, cursor: None, tail: None, bounds }
     }
 
@@ -122,8 +122,7 @@ impl Reader {
         if !is_followed {
             self.tail = None;
         }
-        let tail =
-            self.tail.get_or_insert_with(|| self.fetcher.tails.join(self.partition, offset));
+        let tail = self.tail.get_or_insert_with(|| self.fetcher.tails.join(self.partition, offset));
         tail.wait(offset, min_bytes, until).await
     }
 
@@ -136,6 +135,9 @@ impl Reader {
 
     /// Reads what there is at `offset`: at least one batch, or nothing exactly at the high watermark.
     pub async fn read(&mut self, offset: Offset, max_bytes: usize, deadline: Instant) -> Result<Slice, ServiceError> {
+        if let Some(slice) = self.read_ring(offset, max_bytes) {
+            return Ok(slice);
+        }
         let mut patience = self.fetcher.bounds.patience(self.partition, deadline);
         // A list that was just read is not read again for the same answer.
         let mut loaded = false;
@@ -143,9 +145,7 @@ impl Reader {
             let route = patience.route()?;
             match self.plan(offset, &route) {
                 Plan::FromRing => {
-                    let read = self.fetcher.tails.look(self.partition, |tail| tail.read(offset, max_bytes)).flatten();
-                    if let Some(slice) = read {
-                        self.fetcher.metrics.read_answered(Source::Ring, slice.batches.len());
+                    if let Some(slice) = self.read_ring(offset, max_bytes) {
                         return Ok(slice);
                     }
                 }
@@ -178,6 +178,14 @@ impl Reader {
                 }
             }
         }
+    }
+
+    fn read_ring(&self, offset: Offset, max_bytes: usize) -> Option<Slice> {
+        let epoch = self.fetcher.directory.epoch(self.partition);
+        let read = |tail: &Tail| tail.live(epoch).and_then(|_| tail.read(offset, max_bytes));
+        let slice = self.fetcher.tails.look(self.partition, read).flatten()?;
+        self.fetcher.metrics.read_answered(Source::Ring, slice.batches.len());
+        Some(slice)
     }
 
     fn plan(&mut self, offset: Offset, route: &Route) -> Plan {

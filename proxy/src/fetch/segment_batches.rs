@@ -171,11 +171,20 @@ mod tests {
         assert_eq!((all.batches, all.consumed, all.expected), (bytes.clone(), ends[3], Offset(16)));
         assert!(matches!(all.stop, Stop::Cut { needed: HEADER_LEN }));
         let second = take(&bytes, 14, 1);
-        assert_eq!((second.batches, second.consumed, second.expected), (bytes.slice(ends[1]..ends[2]), ends[2], Offset(15)));
+        assert_eq!(
+            (second.batches, second.consumed, second.expected),
+            (bytes.slice(ends[1]..ends[2]), ends[2], Offset(15))
+        );
         assert!(matches!(second.stop, Stop::Full));
         let cut = take_batches(
             &bytes.slice(..ends[2] + 70),
-            Wanted { expected: Offset(10), offset: Offset(15), epoch: EPOCH, max_bytes: 1, remaining: bytes.len() as u64 },
+            Wanted {
+                expected: Offset(10),
+                offset: Offset(15),
+                epoch: EPOCH,
+                max_bytes: 1,
+                remaining: bytes.len() as u64,
+            },
         );
         assert!(cut.batches.is_empty() && cut.consumed == ends[2]);
         assert!(matches!(cut.stop, Stop::Cut { needed } if needed == ends[3] - ends[2]));

@@ -33,9 +33,13 @@ pub struct SegmentList {
 pub enum Lookup<'a> {
     Closed(&'a SegmentRecord),
     /// In a segment that was open or sealed at this head version.
-    NotClosed { as_of: u64 },
+    NotClosed {
+        as_of: u64,
+    },
     /// Below every segment that there was at this head version.
-    BelowAll { as_of: u64 },
+    BelowAll {
+        as_of: u64,
+    },
     /// The list does not reach there.
     Unknown,
 }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::pack::refused;
 use super::{Api, invalid, shutting_down};
-use crate::fetch::reader::{Appetite, Reader};
 use crate::fetch::Fetched;
+use crate::fetch::reader::{Appetite, Reader};
 
 /// The most that the records of one answer may have when they are opened.
 const OPENED_BYTES: usize = 16 << 20;
@@ -36,7 +36,8 @@ async fn read(api: &Api, request: v1::PollRequest) -> Result<v1::PollResponse, S
     let max_bytes = if max_bytes == 0 { limit } else { limit.min(max_bytes as usize) };
     let wait = Duration::from_millis(max_wait_ms.into()).min(config.max_wait.get());
     let min_bytes = (min_bytes as usize).min(max_bytes);
-    let fetched = reader.read_and_wait(offset, Appetite { min_bytes, max_bytes, wait_until: now + wait, deadline }).await?;
+    let fetched =
+        reader.read_and_wait(offset, Appetite { min_bytes, max_bytes, wait_until: now + wait, deadline }).await?;
     open(offset, max_bytes, fetched)
 }
 

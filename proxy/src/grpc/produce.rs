@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bmq_proto::broker::Appended;
 use bmq_proto::rpc::status::{error_detail, to_public_status};
@@ -59,14 +60,16 @@ async fn serve(api: &Api, mut frames: Streaming<v1::ProduceRequest>, answers: &A
     let config = &api.config.produce;
     let credit = ProduceCredit::new(config.connection_bytes.0, config.connection_batches.into());
     let opened = v1::ProduceOpened { producer_id, producer_epoch: 0, credit: Some(credit.initial()) };
-    tell(answers, produce_response::Frame::Opened(opened)).await?;
+    let patience = config.deadline.get();
+    tell(answers, produce_response::Frame::Opened(opened), patience).await?;
 
     let (queue, taken_in) = mpsc::channel(QUEUE);
-    let intake = Intake { api, credit: &credit, queue, topics: HashMap::new() };
+    let intake = Intake { api, credit: &credit, queue, places: HashMap::new() };
     let outflow = Outflow {
         channel: AppendChannel::new(Arc::clone(&api.appends), ack),
         credit: &credit,
         answers,
+        patience,
         unanswered: HashMap::new(),
         next_ticket: 0,
     };
@@ -83,9 +86,10 @@ async fn first_frame(frames: &mut Streaming<v1::ProduceRequest>) -> Result<v1::P
     }
 }
 
-async fn tell(answers: &Answers, frame: produce_response::Frame) -> Result<(), ServiceError> {
-    let gone = |_| ServiceError::not_applied(ErrorCode::Unavailable, "the client has gone");
-    answers.send(Ok(v1::ProduceResponse { frame: Some(frame) })).await.map_err(gone)
+/// Sends a frame. A client that does not read its answers must not hold what all clients share for ever.
+async fn tell(answers: &Answers, frame: produce_response::Frame, patience: Duration) -> Result<(), ServiceError> {
+    let sent = answers.send_timeout(Ok(v1::ProduceResponse { frame: Some(frame) }), patience).await;
+    sent.map_err(|_| ServiceError::not_applied(ErrorCode::Unavailable, "the client does not read its answers"))
 }
 
 /// A batch that came in.
@@ -107,8 +111,8 @@ struct Intake<'a> {
     api: &'a Api,
     credit: &'a ProduceCredit,
     queue: mpsc::Sender<Arrived>,
-    /// The last topic of the stream, found without asking.
-    topics: HashMap<(String, u32), TopicPartition>,
+    /// Where batches of this stream went before.
+    places: HashMap<(String, u32), TopicPartition>,
 }
 
 /// Partitions whose place a stream remembers; beyond them it asks the directory again.
@@ -157,16 +161,16 @@ impl Intake<'_> {
         // A topic may have been deleted and made again under its name, so what is remembered is checked.
         let directory = &self.api.directory;
         let key = (topic, partition);
-        if let Some(place) = self.topics.get(&key)
+        if let Some(place) = self.places.get(&key)
             && directory.has_topic(place.topic)
         {
             return Ok(*place);
         }
         let place = directory.partition(&key.0, partition).await?;
-        if self.topics.len() >= REMEMBERED_PLACES {
-            self.topics.clear();
+        if self.places.len() >= REMEMBERED_PLACES {
+            self.places.clear();
         }
-        self.topics.insert(key, place);
+        self.places.insert(key, place);
         Ok(place)
     }
 
@@ -217,6 +221,7 @@ struct Outflow<'a> {
     channel: AppendChannel,
     credit: &'a ProduceCredit,
     answers: &'a Answers,
+    patience: Duration,
     unanswered: HashMap<Ticket, Unanswered>,
     next_ticket: u64,
 }
@@ -254,12 +259,18 @@ impl Outflow<'_> {
     }
 
     async fn answer(&mut self, replies: Vec<Reply>) -> Result<(), ServiceError> {
-        for Reply { ticket, result } in replies {
-            let Unanswered { sequence, cost_bytes, _budget } =
-                self.unanswered.remove(&ticket).expect("each ticket is answered once");
-            tell(self.answers, produce_response::Frame::Result(produce_result(sequence, result))).await?;
+        // The batches are done with, whenever the client hears of it: make room for others first.
+        let answered: Vec<_> = replies
+            .into_iter()
+            .map(|Reply { ticket, result }| {
+                let batch = self.unanswered.remove(&ticket).expect("each ticket is answered once");
+                (batch.cost_bytes, produce_result(batch.sequence, result))
+            })
+            .collect();
+        for (cost_bytes, result) in answered {
+            tell(self.answers, produce_response::Frame::Result(result), self.patience).await?;
             if let Some(credit) = self.credit.hand_back(cost_bytes) {
-                tell(self.answers, produce_response::Frame::Credit(credit)).await?;
+                tell(self.answers, produce_response::Frame::Credit(credit), self.patience).await?;
             }
         }
         Ok(())

@@ -41,7 +41,8 @@ impl Transition<'_> {
         };
         let mut after = changes.head.take().unwrap_or_else(|| head.clone());
         if new.base_offset != after.sealed_end {
-            let message = format!("{} cannot start at {}: the log ends at {}", new.file, new.base_offset, after.sealed_end);
+            let message =
+                format!("{} cannot start at {}: the log ends at {}", new.file, new.base_offset, after.sealed_end);
             return refuse(ErrorCode::InvalidArgument, message);
         }
         after.open = Some(new.file);

@@ -1,0 +1,57 @@
+//! A simulated broker node, and the machines that run on it.
+
+use std::collections::BTreeMap;
+
+use bmq_partition::machine::Machine;
+use bmq_proto::Epoch;
+use bmq_proto::broker::AckLevel;
+
+use super::happening::MachineId;
+
+/// A broker process, in one of its lives.
+#[derive(Debug)]
+pub struct Node {
+    pub up: bool,
+    pub incarnation: u64,
+    /// Until then nothing reaches it, and then everything does: a process that was stopped and continued.
+    pub paused_until: u64,
+    /// What it knows of the intent, per partition: the node wanted and the version of that.
+    pub wanted: Vec<(usize, u64)>,
+    pub machines: Vec<Option<MachineId>>,
+}
+
+impl Node {
+    pub fn new(partitions: usize) -> Self {
+        Self {
+            up: true,
+            incarnation: 1,
+            paused_until: 0,
+            wanted: vec![(usize::MAX, 0); partitions],
+            machines: vec![None; partitions],
+        }
+    }
+}
+
+/// A machine at work.
+pub struct Running {
+    pub node: usize,
+    pub partition: usize,
+    pub machine: Machine,
+    /// Once it told its bounds.
+    pub epoch: Option<Epoch>,
+    pub releasing: bool,
+    /// When the next tick is planned.
+    pub tick_at: Option<u64>,
+    /// Appends not answered, by token.
+    pub waiting: BTreeMap<u64, Asked>,
+    pub next_token: u64,
+}
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub lane: usize,
+    pub stream: u64,
+    pub batch: usize,
+    pub ack: AckLevel,
+}
