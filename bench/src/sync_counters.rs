@@ -6,7 +6,7 @@ use crate::http_get::http_get;
 
 /// Bytes made durable, and the syncs that did it, of all partitions of a process.
 const SYNCED_BYTES: &str = "bmq_partition_synced_bytes_total";
-const SYNCS: &str = "bmq_partition_syncs_total";
+const SYNCS: &str = "bmq_partition_syncs_count_total";
 
 /// The counters at one moment, summed over processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -60,15 +60,15 @@ mod tests {
 
     #[test]
     fn sums_over_labels_and_leaves_longer_names_alone() {
-        let page = "# HELP bmq_partition_syncs Syncs.\n\
+        let page = "# HELP bmq_partition_syncs_count Syncs.\n\
             bmq_partition_synced_bytes_total{topic=\"a b\"} 1000\n\
             bmq_partition_synced_bytes_total{topic=\"c\"} 500\n\
-            bmq_partition_syncs_total 3\n\
-            bmq_partition_syncs_total_more 7\n";
+            bmq_partition_syncs_count_total 3\n\
+            bmq_partition_syncs_count_total_more 7\n";
         let counters = SyncCounters::parse(page).unwrap();
         assert_eq!(counters, SyncCounters { bytes: 1500.0, syncs: 3.0 });
         assert_eq!(counters.mean_bytes_since(&SyncCounters::default()), Some(500.0));
         assert_eq!(counters.mean_bytes_since(&counters), None);
-        assert!(SyncCounters::parse("bmq_partition_syncs_total 1\n").is_err());
+        assert!(SyncCounters::parse("bmq_partition_syncs_count_total 1\n").is_err());
     }
 }

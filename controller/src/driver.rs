@@ -128,17 +128,16 @@ impl Driver {
         let service = self.brokers.connect(&broker);
         let delete = async move {
             let answer = with_deadline("the broker", DELETE_DATA_DEADLINE, service.delete_topic_data(topic)).await;
-            let done = match answer {
-                Ok(Ok(())) => true,
-                Ok(Err(error)) => {
-                    warn!(%error, %topic, broker = %broker.node, "could not delete a topic's data");
-                    false
+            let answer = answer.unwrap_or_else(|late| Err(ServiceError::unknown(ErrorCode::Timeout, late.to_string())));
+            let done = answer.is_ok();
+            match answer {
+                Ok(()) => {}
+                // Such as a partition that was released and is not gone yet: to be expected, and soon over.
+                Err(error) if error.is_retriable() => {
+                    info!(%error, %topic, broker = %broker.node, "a topic's data cannot be deleted yet");
                 }
-                Err(error) => {
-                    warn!(%error, %topic, broker = %broker.node, "could not delete a topic's data");
-                    false
-                }
-            };
+                Err(error) => warn!(%error, %topic, broker = %broker.node, "could not delete a topic's data"),
+            }
             Event::DataDeleted { topic, done }
         };
         delete.boxed()

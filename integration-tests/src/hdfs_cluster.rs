@@ -10,12 +10,15 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
+
+use crate::process::Process;
 
 /// How long a daemon may take to answer over HTTP.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,6 +28,8 @@ pub struct HdfsCluster {
     script: PathBuf,
     folder: PathBuf,
     state: State,
+    /// Whether something was killed or stopped since everything was seen running.
+    hurt: AtomicBool,
 }
 
 /// The parts of the script's `cluster.json` that do not change while it runs.
@@ -75,7 +80,7 @@ impl HdfsCluster {
         let arguments = ["up", "--json", "--datanodes", count.as_str(), "--owner", owner.as_str()];
         let state = run(&script, &folder, &arguments)?;
         let state = serde_json::from_str(&state).context("reading what scripts/hdfs printed")?;
-        Ok(Self { script, folder, state })
+        Ok(Self { script, folder, state, hurt: AtomicBool::new(false) })
     }
 
     /// The one cluster of a test binary, with everything running, for one test at a time. Four DataNodes, so that one
@@ -96,12 +101,12 @@ impl HdfsCluster {
     }
 
     pub fn kill_datanode(&self, index: usize) -> Result<()> {
-        self.script(&["kill-datanode", &index.to_string()])
+        self.hurt(&["kill-datanode", &index.to_string()])
     }
 
     /// Sends SIGSTOP: connections stay open and nothing is answered.
     pub fn stop_datanode(&self, index: usize) -> Result<()> {
-        self.script(&["stop-datanode", &index.to_string()])
+        self.hurt(&["stop-datanode", &index.to_string()])
     }
 
     pub fn continue_datanode(&self, index: usize) -> Result<()> {
@@ -114,11 +119,11 @@ impl HdfsCluster {
     }
 
     pub fn kill_namenode(&self) -> Result<()> {
-        self.script(&["kill-namenode"])
+        self.hurt(&["kill-namenode"])
     }
 
     pub fn stop_namenode(&self) -> Result<()> {
-        self.script(&["stop-namenode"])
+        self.hurt(&["stop-namenode"])
     }
 
     pub fn continue_namenode(&self) -> Result<()> {
@@ -132,12 +137,17 @@ impl HdfsCluster {
 
     /// Brings back whatever a test killed or stopped.
     pub fn heal(&self) -> Result<()> {
+        if !self.hurt.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         // Continuing what runs does nothing; what was killed refuses, and is started by `up`.
         let _ = self.continue_namenode();
         for index in 0..self.state.datanodes.len() {
             let _ = self.continue_datanode(index);
         }
-        self.script(&["up"])
+        self.script(&["up"])?;
+        self.hurt.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The DataNodes that hold the last block of the file at this absolute path, the pipeline's order first to last.
@@ -157,6 +167,13 @@ impl HdfsCluster {
         let known_bytes = last["block"]["numBytes"].as_u64().context("numBytes is not a number")?;
         let arrived = datanodes.iter().filter_map(|index| replica_being_written(&self.state.datanodes[*index], block));
         Ok(LastBlock { arrived_bytes: arrived.max(), known_bytes, datanodes })
+    }
+
+    /// The process of a DataNode, for faults that must not wait for the script.
+    pub fn datanode_process(&self, index: usize) -> Result<Process> {
+        let state: Value = serde_json::from_slice(&std::fs::read(self.folder.join("cluster.json"))?)?;
+        let pid = state["datanodes"][index]["pid"].as_u64().context("the DataNode was never started")?;
+        Process::find(u32::try_from(pid)?)
     }
 
     /// `host:port` at which the NameNode answers over HTTP.
@@ -180,13 +197,15 @@ impl HdfsCluster {
         Ok(())
     }
 
-    /// Files that somebody holds open for writing, as the NameNode sees it.
-    pub fn open_files(&self) -> Result<u64> {
-        let bean = self.bean(&self.state.namenode.http_address, "NameNode", "FSNamesystemState")?;
-        bean["NumFilesUnderConstruction"].as_u64().context("NumFilesUnderConstruction is not a number")
+    /// How many files below this folder somebody holds open for writing, as the NameNode sees it.
+    pub fn open_files(&self, folder: &str) -> Result<usize> {
+        let target = format!("/fsck?ugi=hdfs&path={folder}&openforwrite=1&files=1");
+        let report = http(&self.state.namenode.http_address, "GET", &target)?;
+        ensure!(report.contains("Status:"), "the NameNode did not check {folder}: {report}");
+        Ok(report.matches("OPENFORWRITE").count())
     }
 
-    /// How often each DataNode has called fsync. The DataNodes answer with numbers up to ten seconds old.
+    /// How often each DataNode has called fsync, up to a second ago.
     pub fn fsync_counts(&self) -> Result<Vec<u64>> {
         let count = |datanode: &DataNode| {
             let bean = self.bean(&datanode.http_address, "DataNode", "DataNodeActivity*")?;
@@ -205,16 +224,22 @@ impl HdfsCluster {
         found.with_context(|| format!("no DataNode has port {xfer_port:?}"))
     }
 
+    fn hurt(&self, arguments: &[&str]) -> Result<()> {
+        self.hurt.store(true, Ordering::Relaxed);
+        self.script(arguments)
+    }
+
     fn script(&self, arguments: &[&str]) -> Result<()> {
         run(&self.script, &self.folder, arguments).map(drop)
     }
 
     fn namenode(&self, method: &str, target: &str) -> Result<Value> {
-        http(&self.state.namenode.http_address, method, target)
+        json(&http(&self.state.namenode.http_address, method, target)?)
     }
 
     fn bean(&self, address: &str, service: &str, name: &str) -> Result<Value> {
-        let mut answer = http(address, "GET", &format!("/jmx?qry=Hadoop:service={service},name={name}"))?;
+        let target = format!("/jmx?qry=Hadoop:service={service},name={name}");
+        let mut answer = json(&http(address, "GET", &target)?)?;
         ensure!(answer["beans"][0].is_object(), "{address} has no bean {name}");
         Ok(answer["beans"][0].take())
     }
@@ -250,8 +275,8 @@ fn port(address: &str) -> u16 {
     address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("scripts/hdfs prints host:port")
 }
 
-/// One HTTP request whose answer is JSON, or nothing.
-fn http(address: &str, method: &str, target: &str) -> Result<Value> {
+/// The answer to one HTTP request.
+fn http(address: &str, method: &str, target: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
     write!(stream, "{method} {target} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n")?;
@@ -261,6 +286,11 @@ fn http(address: &str, method: &str, target: &str) -> Result<Value> {
     let (head, body) = answer.split_once("\r\n\r\n").context("no end of the HTTP header")?;
     let status = head.split_whitespace().nth(1).unwrap_or_default();
     ensure!(status == "200", "{method} {target} answered {status}: {body}");
+    Ok(body.to_owned())
+}
+
+/// An answer in JSON; some calls answer nothing.
+fn json(body: &str) -> Result<Value> {
     if body.trim().is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(body)?) }
 }
 

@@ -6,9 +6,11 @@ use anyhow::{Context, Result};
 use bmq_meta::keys;
 use bmq_meta::store::etcd::EtcdOptions;
 use bmq_meta::store::{EtcdStore, ListRequest, MetaStore};
-use bmq_proto::meta::{ClusterRecord, PartitionHead, SegmentRecord, SegmentState, TopicRecord};
-use bmq_proto::rpc::record::{StoredRecord, decode_record};
-use bmq_proto::{ClusterId, FileId, TopicId, TopicPartition};
+use bmq_proto::meta::{
+    ClusterRecord, NodeKind, PartitionHead, SegmentRecord, SegmentState, SessionId, TopicRecord,
+};
+use bmq_proto::rpc::record::{StoredRecord, StoredSession, decode_record};
+use bmq_proto::{ClusterId, FileId, NodeId, TopicId, TopicPartition};
 use bmq_storage::FolderPath;
 
 /// Stands before every key unless told otherwise.
@@ -45,6 +47,12 @@ impl MetaView {
     /// Empty before the first claim.
     pub async fn head(&self, partition: TopicPartition) -> Result<PartitionHead> {
         Ok(self.get(&keys::head(partition)).await?.unwrap_or_default())
+    }
+
+    /// The session that a broker has now.
+    pub async fn broker_session(&self, broker: NodeId) -> Result<Option<SessionId>> {
+        let found: Option<StoredSession> = self.get(&keys::session(NodeKind::Broker, broker)).await?;
+        Ok(found.map(|found| found.id))
     }
 
     pub async fn segments(&self, partition: TopicPartition) -> Result<Vec<SegmentRecord>> {

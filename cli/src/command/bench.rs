@@ -25,8 +25,8 @@ pub enum Command {
 /// Write records as fast as they are taken, or at a given rate, and show MB/s, records/s and latencies
 ///
 /// With --metrics and --compare-store, the bare store then writes groups of the size that the servers' syncs had, to as
-/// many files as there were partitions: the limit, on the same machine in the same minute. The bare store's folder is
-/// its own and is removed afterwards.
+/// many files as there were partitions: the limit, on the same machine in the same minute. Its files are removed
+/// afterwards.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:

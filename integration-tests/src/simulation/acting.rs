@@ -33,6 +33,14 @@ impl World {
                 let (with, count) = (if index.is_some() { "with" } else { "without" }, earlier.len());
                 format!("close {segment:?} {with} index after {count} earlier")
             }
+            Action::Command(command) => format!("{:x} {:?}", command.nonce, command.kind),
+            Action::Scan(request) => {
+                let sealed: Vec<_> = request.sealed.iter().map(|segment| segment.file).collect();
+                format!("scan {:?} after {sealed:?}", request.open)
+            }
+            Action::Reply { token, reply: Err(error) } => {
+                format!("reply {} {:?} {:?}", token.0, error.code, error.happened)
+            }
             other => format!("{other:?}"),
         });
     }

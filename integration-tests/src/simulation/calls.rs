@@ -155,7 +155,7 @@ impl World {
     pub fn take_command(&mut self, machine: MachineId, command: PartitionCommand, answered: bool) {
         let partition = command.partition.partition.0 as usize;
         let nonce = command.nonce;
-        self.env.trace.note(self.env.now, "command", &[nonce], || format!("{:?}", command.kind));
+        self.env.trace.note(self.env.now, "command", &[nonce], || format!("{nonce:x} {:?}", command.kind));
         let applied = self.meta.execute(partition, &command, &mut self.env);
         self.check_command(partition, &command, &applied);
         if applied.changed {

@@ -79,13 +79,12 @@ impl World {
         }
     }
 
-    /// The faults are over: everything must now come to rest by itself.
+    /// The faults are over, pauses excepted, which run out: everything must now come to rest by itself.
     pub fn heal(&mut self) {
         self.env.healing = true;
         self.store.down_until = 0;
         self.meta.down_until = 0;
         self.rest_by = self.env.now + HEALING_TIME;
-        self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
         self.env.after(SECOND, Happening::CheckRest);
     }
 }

@@ -223,7 +223,7 @@ impl PartitionLog {
         if header.crc() != batches.info(batch).crc || bytes.len() != batches.info(batch).bytes.len() {
             env.violated(|| format!("{where_from} at {base}: batch {batch} is not what its producer sent"));
         }
-        self.check_sequence(&header, env);
+        self.check_sequence(&header, batches.info(batch).after_memory_acks, env);
         self.check_order(batch, base, batches, env);
         self.producers.remember(&header, base);
         self.entries.insert(base, entry);
@@ -231,11 +231,13 @@ impl PartitionLog {
     }
 
     /// Each sequence of an idempotent producer once, in order, without gaps.
-    fn check_sequence(&mut self, header: &BatchHeader, env: &mut Env) {
+    fn check_sequence(&mut self, header: &BatchHeader, after_memory_acks: bool, env: &mut Env) {
         let Some(key) = header.producer() else { return };
-        let (epoch, next) = self.sequences.get(&key.id).copied().unwrap_or((key.epoch, 0));
-        let expected = if key.epoch > epoch { 0 } else { next };
         let found = header.base_sequence();
+        // A producer of which nothing is known may begin anywhere; what came before was answered from memory only.
+        let first = if after_memory_acks { found } else { 0 };
+        let (epoch, next) = self.sequences.get(&key.id).copied().unwrap_or((key.epoch, first));
+        let expected = if key.epoch > epoch { 0 } else { next };
         // What a damaged segment says of its producers is lost with it.
         if (key.epoch < epoch || found != expected) && self.damaged_sealed.is_empty() {
             env.violated(|| format!("producer {} at {}: sequence {found}, {expected} comes next", key.id, self.end));

@@ -114,7 +114,8 @@ impl Lane {
     fn add(&mut self, number: usize, ack: AckLevel, records: u32, value_len: usize, batches: &mut Batches) {
         let producer = self.producer.map(|key| (key, self.next_sequence));
         let place = self.next_place;
-        let new = NewBatch { lane: number, place, kind: self.kind, ack, producer, records, value_len };
+        let (kind, after_memory_acks) = (self.kind, self.memory_per_mille > 0);
+        let new = NewBatch { lane: number, place, kind, ack, after_memory_acks, producer, records, value_len };
         self.pending.push_back(batches.make(new));
         self.next_sequence += records as i32;
         self.next_place += 1;

@@ -8,6 +8,7 @@ use bmq_partition::{Append, Lane as AppendLane, ReplyToken, ValidatedBatch};
 use bmq_proto::meta::Owner;
 use bmq_proto::{Epoch, ErrorCode, Incarnation, NodeId, ServiceError};
 
+use super::batch::Batches;
 use super::broker::{Asked, Running};
 use super::env::{MS, SECOND};
 use super::happening::{Happening, Item, MachineId};
@@ -21,7 +22,7 @@ impl World {
         let (node, partition) = (running.node, running.partition);
         let name = event_name(&event);
         self.env.trace.note(self.env.now, name, &[id.0.into(), node as u64, partition as u64], || {
-            format!("node {node} partition {partition} machine {} {event:?}", id.0)
+            format!("node {node} partition {partition} machine {}: {}", id.0, words(&event))
         });
         let actions = running.machine.step(event, now);
         let pending = running.machine.pending_bytes() as u64;
@@ -234,6 +235,32 @@ impl World {
                 self.step(id, Event::StreamGone { stream });
             }
         }
+    }
+}
+
+/// The event without what would fill the screen.
+fn words(event: &Event) -> String {
+    match event {
+        Event::Appends(appends) => {
+            let word = |append: &Append| {
+                let batch = match &append.batch {
+                    Ok(batch) => Batches::number(batch.header()).to_string(),
+                    Err(_) => "bad".to_owned(),
+                };
+                let (lane, generation, epoch) = (append.lane, append.generation, append.epoch);
+                format!("[{} batch {batch} stream {} gen {generation} epoch {epoch}]", append.token.0, lane.stream)
+            };
+            appends.iter().map(word).collect()
+        }
+        Event::CommandDone { nonce, result: Ok(view) } => {
+            format!("{nonce:x} ok, version {} epoch {}", view.head.version, view.head.epoch)
+        }
+        Event::CommandDone { nonce, result: Err(error) } => format!("{nonce:x} {:?} {:?}", error.code, error.happened),
+        Event::Scanned(Ok(report)) => {
+            let (producers, indexes) = (&report.producers, report.indexes.len());
+            format!("{:?}, damaged {:?}, {indexes} indexes, {producers:?}", report.open, report.damaged)
+        }
+        other => format!("{other:?}"),
     }
 }
 

@@ -1,5 +1,8 @@
 //! What happened in a run: a hash of every step, and its words if somebody wants to read them.
 
+/// How long a printed step may be.
+const WORDS: usize = 400;
+
 /// The record of one run.
 #[derive(Debug)]
 pub struct Trace {
@@ -18,7 +21,11 @@ impl Trace {
         name.bytes().for_each(|byte| self.mix(byte.into()));
         numbers.iter().for_each(|number| self.mix(*number));
         if self.print {
-            println!("{:>12.3} ms  {name:<18} {}", now_ns as f64 / 1e6, words());
+            let mut words = words();
+            if words.len() > WORDS {
+                words = words.chars().take(WORDS).chain(" …".chars()).collect();
+            }
+            println!("{:>12.3} ms  {name:<16} {words}", now_ns as f64 / 1e6);
         }
     }
 

@@ -124,7 +124,7 @@ async fn load(attempts: &mut Attempts<'_>, command: &PartitionCommand) -> Result
     records.garbage = dropped.map(|record| (record.file, record)).into_iter().collect();
     // Garbage and segments are vouched for by the head.
     let compares = guarded.iter().flatten().fold(Transaction::default(), |compares, key| {
-        { let _ = (key, &read); compares }
+        compares.expect(key, Expected::unchanged(read.get(key).and_then(|value| value.as_ref())))
     });
     records.segments = load_segments(attempts, partition, &records.head, needs.segments).await?;
     Ok(Loaded { head, records, intent, compares })

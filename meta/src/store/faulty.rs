@@ -29,13 +29,15 @@ pub enum Fault {
 
 impl Fault {
     /// One of each, for tests that try all.
-    pub const ALL: [Fault; 6] = [
+    pub const ALL: [Fault; 7] = [
         Fault::NotApplied,
         Fault::UnknownApplied,
         Fault::UnknownNotApplied,
         Fault::UnknownLate { reads: 0 },
         Fault::UnknownLate { reads: 1 },
-        Fault::UnknownLate { reads: 2 },
+        // Late enough for the same call's next try, or another call, to come first.
+        Fault::UnknownLate { reads: 4 },
+        Fault::UnknownLate { reads: 9 },
     ];
 }
 
@@ -88,8 +90,9 @@ impl FaultyStore {
         self.plan.lock().counts
     }
 
-    /// Applies what is late and whose time has come.
+    /// Applies what is late and whose time has come. Gives way first, so that concurrent calls interleave.
     async fn before_read(&self) -> Result<(), MetaStoreError> {
+        tokio::task::yield_now().await;
         let (due, fails) = {
             let mut plan = self.plan.lock();
             let (due, later) = std::mem::take(&mut plan.late).into_iter().partition::<Vec<_>, _>(|late| late.0 == 0);
@@ -144,6 +147,7 @@ impl MetaStore for FaultyStore {
     }
 
     async fn transact(&self, transaction: Transaction) -> Result<Outcome, MetaStoreError> {
+        tokio::task::yield_now().await;
         match self.next_fault() {
             None => self.inner.transact(transaction).await,
             Some(Fault::NotApplied) => Err(MetaStoreError::new(ErrorKind::Unavailable, "refused on purpose")),

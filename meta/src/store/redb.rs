@@ -210,7 +210,7 @@ fn refused(name: &str, error: DatabaseError) -> MetaStoreError {
 /// A transaction whose commit is durable when it returns.
 fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::None)?;
+    transaction.set_durability(Durability::Immediate)?;
     Ok(transaction)
 }
 

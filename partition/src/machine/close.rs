@@ -27,6 +27,16 @@ impl Closing {
 }
 
 impl Serving {
+    /// What has a closing's file closed. Segments before it are needed only to make an index from scratch.
+    fn close_action(closing: &Closing, earlier: &[SegmentRecord]) -> Action {
+        let before = |earlier: &&SegmentRecord| earlier.base_offset < closing.segment.base_offset;
+        let earlier = match closing.index {
+            Some(_) => Vec::new(),
+            None => earlier.iter().filter(before).cloned().collect(),
+        };
+        Action::CloseFile { segment: closing.segment.clone(), index: closing.index.clone(), earlier }
+    }
+
     /// Takes over what older owners left sealed, and what recovery itself has just sealed.
     pub fn take_over(&mut self, segments: Vec<SegmentRecord>, report: &ScanReport, failed: impl Fn(&FileId) -> bool) {
         let damaged = |file: &FileId| report.damaged.iter().any(|(damaged, _)| damaged == file);
@@ -54,13 +64,7 @@ impl Machine {
         let Phase::Serving(serving) = &mut self.phase else { return };
         for closing in serving.closings.values_mut().filter(|closing| !closing.begun) {
             closing.begun = true;
-            let before = |earlier: &&SegmentRecord| earlier.base_offset < closing.segment.base_offset;
-            let earlier = match closing.index {
-                Some(_) => Vec::new(),
-                None => serving.earlier.iter().filter(before).cloned().collect(),
-            };
-            let (segment, index) = (closing.segment.clone(), closing.index.clone());
-            self.out.push(Action::CloseFile { segment, index, earlier });
+            self.out.push(Serving::close_action(closing, &serving.earlier));
         }
     }
 
@@ -73,9 +77,8 @@ impl Machine {
                 self.commands.submit(PartitionCommandKind::CloseSegment { epoch, base_offset, file });
             }
             Err(StoreFault::NotClosed | StoreFault::Failed(_)) => {
-                let (segment, index) = (closing.segment.clone(), closing.index.clone());
-                let earlier = serving.earlier.clone();
-                self.later(CLOSE_RETRY, Action::CloseFile { segment, index, earlier }, now);
+                let again = Serving::close_action(closing, &serving.earlier);
+                self.later(CLOSE_RETRY, again, now);
             }
             Err(fault @ (StoreFault::NotFound | StoreFault::Damaged(_))) => {
                 serving.closings.remove(&file);

@@ -102,7 +102,9 @@ impl Ring {
 
     /// Drops everything at or above `offset`. Chunks are not cut: what goes too far is read again.
     pub fn truncate(&mut self, offset: Offset) {
-        while let Some(chunk) = self.chunks.pop_back_if(|chunk| chunk.next > offset) {
+        while self.end > offset
+            && let Some(chunk) = self.chunks.pop_back()
+        {
             self.held -= chunk.bytes.len();
             self.pushed = chunk.before;
             self.end = chunk.base;

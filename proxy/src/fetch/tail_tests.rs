@@ -44,9 +44,9 @@ fn a_ring_is_read_by_whole_batches() {
     };
     check(10, PLENTY, &[10..12, 12..15, 15..16, 16..20]);
     check(13, PLENTY, &[12..15, 15..16, 16..20]);
-    check(13, 1, &[12..15]);
+    check(13, 1, std::slice::from_ref(&(12..15)));
     check(10, batches(&[10..12, 12..15, 15..16]).len(), &[10..12, 12..15, 15..16]);
-    check(19, PLENTY, &[16..20]);
+    check(19, PLENTY, std::slice::from_ref(&(16..20)));
     assert_eq!(ring.read(Offset(9), PLENTY), None);
     assert_eq!(ring.read(Offset(20), PLENTY), None);
     assert_eq!(ring.bytes_from(Offset(13)), Some(batches(&[12..15, 15..16, 16..20]).len() as u64));

@@ -1,3 +1,5 @@
+//! The index against its bytes: round trips, damage, lookups.
+
 use bmq_proto::{BytePosition, ClusterId, Epoch, FileId, Offset, PartitionId, TopicId, TopicPartition};
 use proptest::prelude::*;
 

@@ -125,6 +125,21 @@ async fn failing_reads_are_tried_again_until_the_deadline() {
     assert!(error.message.contains("a read fails on purpose"), "{error}");
 }
 
+#[tokio::test]
+async fn concurrent_claims_get_an_epoch_each() {
+    let cluster = Cluster::start().await;
+    let mut claims = Vec::new();
+    for nonce in 1..=20 {
+        let owner = Owner { node: NodeId(1), incarnation: Incarnation(nonce) };
+        let kind = PartitionCommandKind::Claim { owner };
+        claims.push(PartitionCommand { partition: cluster.partition, nonce, now_ms: 0, kind });
+    }
+    let answers = futures::future::join_all(claims.into_iter().map(|claim| cluster.meta.command(claim))).await;
+    let mut epochs: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().head.epoch.0).collect();
+    epochs.sort_unstable();
+    assert_eq!(epochs, (1..=20).collect::<Vec<_>>());
+}
+
 /// What the service should hold, by the pure functions alone.
 #[derive(Default)]
 struct Model {
