@@ -55,4 +55,28 @@ mod tests {
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
     }
+
+    #[test]
+    fn what_the_documentation_types_is_understood() {
+        let check = |line: &str, expect: bool| {
+            let words = ["bmq"].into_iter().chain(line.split(' '));
+            let parsed = Arguments::try_parse_from(words);
+            assert_eq!(parsed.is_ok(), expect, "{line}: {parsed:?}");
+        };
+        check("standalone --data-dir d --grpc 127.0.0.1:1 --http 127.0.0.1:2 --set broker.node_id=2 --insecure", true);
+        check("--server 127.0.0.1:1 topic create orders --partitions 3 --config a=b --config c=d -o json", true);
+        check("topic list --server 127.0.0.1:1", true);
+        check("topic delete orders", true);
+        check("produce orders --file f --ack memory --compression zstd --partition 1 --key-separator |", true);
+        check("consume orders --from 17 --partition 1 --until-end --max 3 -o json", true);
+        check("cluster describe -o json", true);
+        check("bench produce --record-size 1KiB --partitions 4 --rate 10 --duration 1s --metrics a:1,b:2", true);
+        check("local-cluster --brokers 3 --proxies 2 --etcd a:1,b:2 --store hdfs://n:1/r -o json --dir d", true);
+        check("broker --config f --print-config", true);
+        check("topic create orders --config a", false);
+        check("consume orders --from 1x", false);
+        check("bench produce --compare-store file:///d", false);
+        check("local-cluster --store hdfs://n:1/r", false);
+        check("", false);
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -169,11 +169,4 @@ impl Service {
         let AnnouncedProcess { kind, id, pid, grpc, config, log } = announced;
         Ok(Self { kind, id, process: Process::find(pid)?, grpc, config, logs: vec![log] })
     }
-}
-
-/// The lines of a log that are JSON objects.
-pub fn log_lines(path: &Path) -> Result<Vec<serde_json::Value>> {
-    let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let lines = String::from_utf8_lossy(&text).into_owned();
-    Ok(lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }

@@ -6,9 +6,7 @@ use anyhow::{Context, Result};
 use bmq_meta::keys;
 use bmq_meta::store::etcd::EtcdOptions;
 use bmq_meta::store::{EtcdStore, ListRequest, MetaStore};
-use bmq_proto::meta::{
-    ClusterRecord, NodeKind, PartitionHead, SegmentRecord, SegmentState, SessionId, TopicRecord,
-};
+use bmq_proto::meta::{ClusterRecord, NodeKind, PartitionHead, SegmentRecord, SegmentState, SessionId, TopicRecord};
 use bmq_proto::rpc::record::{StoredRecord, StoredSession, decode_record};
 use bmq_proto::{ClusterId, FileId, NodeId, TopicId, TopicPartition};
 use bmq_storage::FolderPath;

@@ -13,17 +13,27 @@ use crate::history::ReadRecord;
 
 /// Everything a consumer is given from the beginning to what is the end now, ordered by partition.
 pub async fn by_consumer(server: &str, topic: &str, partitions: u32) -> Result<Vec<ReadRecord>> {
-    let client = Client::connect(server).await?;
     let subscriptions = (0..partitions).map(|partition| Subscription::from((topic, partition, StartAt::Earliest)));
-    let mut consumer = client.consume(subscriptions.collect()).await?.until_end().await?;
+    let mut records = consume(server, subscriptions.collect()).await?;
+    // Stable: within a partition the order of reading stays.
+    records.sort_by_key(|record| record.partition);
+    Ok(records)
+}
+
+/// As [`by_consumer`], of one partition.
+pub async fn partition_by_consumer(server: &str, topic: &str, partition: u32) -> Result<Vec<ReadRecord>> {
+    consume(server, vec![Subscription::from((topic, partition, StartAt::Earliest))]).await
+}
+
+async fn consume(server: &str, subscriptions: Vec<Subscription>) -> Result<Vec<ReadRecord>> {
+    let client = Client::connect(server).await?;
+    let mut consumer = client.consume(subscriptions).await?.until_end().await?;
     let mut records = Vec::new();
     while let Some(record) = consumer.next().await {
         let record = record?;
         let payload = record.value.context("a record without a value")?.to_vec();
         records.push(ReadRecord { partition: record.partition, offset: record.offset, payload });
     }
-    // Stable: within a partition the order of reading stays.
-    records.sort_by_key(|record| record.partition);
     Ok(records)
 }
 

@@ -1,5 +1,7 @@
 //! The etcd store is a `MetaStore`, on a real etcd that the test starts, stops and stalls.
 
+#![allow(clippy::unwrap_used)] // Also in the functions that the tests share.
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

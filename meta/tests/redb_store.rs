@@ -1,5 +1,7 @@
 //! The redb store is a `MetaStore`, keeps what it committed, and forgets sessions.
 
+#![allow(clippy::unwrap_used)] // Also in the functions that the tests share.
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

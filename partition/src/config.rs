@@ -70,4 +70,14 @@ impl PartitionConfig {
         }
         Ok(())
     }
+
+    /// The settings for a store whose files hold at most `max_file_bytes`: segments stay so far below it that a file may
+    /// grow on for a while when the next one is late.
+    pub fn within(mut self, max_file_bytes: Option<u64>) -> Self {
+        if let Some(max) = max_file_bytes {
+            let most = max.saturating_sub(2 * self.max_batch_bytes.0) / 2;
+            self.segment_bytes = ByteSize(self.segment_bytes.0.min(most.max(4096)));
+        }
+        self
+    }
 }

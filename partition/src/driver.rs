@@ -50,6 +50,7 @@ pub fn open(
     partition: TopicPartition,
     config: PartitionConfig,
 ) -> (PartitionHandle, impl Future<Output = StopReason> + Send + use<>) {
+    let config = config.within(context.store.properties().max_file_bytes);
     let (mail, mailbox) = mpsc::channel(MAILBOX);
     let (status, status_receiver) = watch::channel(PartitionStatus::Starting);
     let nothing = PartitionBounds {
@@ -265,8 +266,13 @@ impl Driver {
             self.watched = Some(Watched { file, progress: writer.progress(), durable });
         }
         if let Err(error) = writer.append(parts) {
-            // The progress that is watched says so too; a failure twice told is harmless.
+            // A refusal leaves a gap in the file, so it is as good as a failure, which the progress may tell as well.
             tracing::warn!(%file, %error, "the writer refused an append");
+            let progress = WriterProgress {
+                durable: BytePosition::ZERO,
+                state: WriterState::Broken { reason: error.to_string().into() },
+            };
+            self.jobs.spawn(async move { Event::Progress { file, progress } });
         }
     }
 

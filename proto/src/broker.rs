@@ -114,8 +114,7 @@ pub trait BrokerService: Send + Sync + 'static {
     async fn bounds(&self, partition: TopicPartition) -> Result<PartitionBounds, ServiceError>;
 
     /// Follows a partition from `from` on, or from the first batch still held in memory if that is later.
-    async fn follow(&self, partition: TopicPartition, epoch: Epoch, from: Offset)
-    -> Result<TailStream, ServiceError>;
+    async fn follow(&self, partition: TopicPartition, epoch: Epoch, from: Offset) -> Result<TailStream, ServiceError>;
 
     /// Deletes a deleted topic's folder from the store. Idempotent.
     async fn delete_topic_data(&self, topic: TopicId) -> Result<(), ServiceError>;

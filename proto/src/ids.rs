@@ -232,7 +232,9 @@ mod tests {
 
     #[test]
     fn wrong_texts_are_refused() {
-        for text in ["", "7-abc", "0000000007-0000000000000abg", "0000000007_0000000000000abc", "0000000007-0000000000000abcd"] {
+        for text in
+            ["", "7-abc", "0000000007-0000000000000abg", "0000000007_0000000000000abc", "0000000007-0000000000000abcd"]
+        {
             assert!(text.parse::<FileId>().is_err(), "{text}");
         }
         assert!("0123".parse::<TopicId>().is_err());

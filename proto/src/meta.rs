@@ -120,11 +120,8 @@ pub trait MetaService: Send + Sync + 'static {
     async fn acquire_term(&self, session: SessionId) -> Result<Term, ServiceError>;
 
     /// Writes intents under the controller's term; `Fenced` if a newer term exists. `None` removes an intent.
-    async fn set_intents(
-        &self,
-        term: Term,
-        intents: Vec<(TopicPartition, Option<NodeId>)>,
-    ) -> Result<(), ServiceError>;
+    async fn set_intents(&self, term: Term, intents: Vec<(TopicPartition, Option<NodeId>)>)
+    -> Result<(), ServiceError>;
 
     /// Applies a command to one partition's records, all or nothing, idempotent by the command's nonce.
     /// An error with [`crate::Happened::Unknown`] is resolved by sending the same command with the same nonce again.

@@ -37,7 +37,7 @@ pub const SETTINGS: [SettingName; 3] = [
     },
     SettingName {
         name: "segment.bytes",
-        help: "a segment is rolled when its file reaches this many bytes",
+        help: "a segment is rolled when its file reaches this many bytes (on HDFS at most half of the block size)",
         range: (64 << 10, 1 << 30),
     },
     SettingName {

@@ -39,11 +39,13 @@ mod writer;
 pub use config::{HdfsConfig, InvalidHdfsConfig};
 pub use counters::{Count, HdfsCounters};
 
-use crate::{FenceOutcome, FolderPath, FoundFile, SegmentPath, SegmentStore, SegmentWriter, StoreError, StoreProperties};
+use crate::{
+    FenceOutcome, FolderPath, FoundFile, SegmentPath, SegmentStore, SegmentWriter, StoreError, StoreProperties,
+};
 use clients::Clients;
 use core::Core;
 use failure::{Failure, guarded};
-use janitor::Janitor;
+use janitor::{Janitor, OpenFile};
 use reading::Readers;
 use writer::{HdfsWriter, MAX_APPEND_BYTES};
 
@@ -97,8 +99,9 @@ impl HdfsStore {
         Arc::clone(&self.core.counters)
     }
 
-    /// Waits until every broken or abandoned file is closed, at most for `deadline`; whether that was reached. Called
-    /// before the process ends, it spares the next owner the wait.
+    /// Waits until no file of this store is open: its writer closed it, or was dropped or broke and the file was
+    /// recovered. At most for `deadline`; whether that was reached. Called before the process ends, it spares the next
+    /// owner the wait.
     pub async fn settle(&self, deadline: Duration) -> bool {
         tokio::time::timeout(deadline, self.core.janitor.idle()).await.is_ok()
     }
@@ -120,7 +123,7 @@ impl HdfsStore {
 
     /// Has the NameNode create the file. The call goes on after its deadline and after its caller: only when its
     /// answer is known is it known whether there is a file to be thrown away.
-    async fn create_file(&self, path: SegmentPath) -> Result<FileWriter, StoreError> {
+    async fn create_file(&self, path: SegmentPath) -> Result<(FileWriter, OpenFile), StoreError> {
         let Ok(permit) = Arc::clone(&self.creations).try_acquire_owned() else {
             let reason = format!("{CREATIONS_LIMIT} creations are without an answer");
             return Err(StoreError::Refused { path: path.to_string(), operation: "creating", reason });
@@ -130,20 +133,21 @@ impl HdfsStore {
         self.tasks.spawn("hdfs-create", async move {
             let _permit = permit;
             let (client, file, options) = (core.clients.writing(), core.absolute(path), core.write_options());
+            let mut open = core.janitor.open_file(file.clone());
             let created = guarded(LATE_CREATION, async move { client.create(&file, options).await }).await;
-            let exists = created.as_ref().map_or_else(|failure| !failure.is_refusal(), |_| true);
-            let failed = created.is_err();
-            let unheard = answer.send(created).is_err();
-            if exists && (failed || unheard) {
-                core.janitor.discard(core.absolute(path));
+            if created.as_ref().is_err_and(Failure::is_refusal) {
+                open.leave();
             }
+            // If nobody hears the answer, what it holds is dropped, and so the file is cleaned away.
+            let _ = answer.send(created.map(|file| (file, open)));
         });
         let deadline = self.core.config.create_deadline.get();
-        match tokio::time::timeout(deadline, answered).await {
-            Ok(Ok(created)) => created.map_err(|failure| failure.at(path, "creating")),
-            Ok(Err(_)) => Err(Failure::Panicked("the creation ended without an answer".to_owned()).at(path, "creating")),
-            Err(_) => Err(Failure::Deadline(deadline).at(path, "creating")),
-        }
+        let created = match tokio::time::timeout(deadline, answered).await {
+            Ok(Ok(created)) => created,
+            Ok(Err(_)) => Err(Failure::Panicked("the creation ended without an answer".to_owned())),
+            Err(_) => Err(Failure::Deadline(deadline)),
+        };
+        created.map_err(|failure| failure.at(path, "creating"))
     }
 
     /// Asks until the file is closed, or often enough. Whether it is.
@@ -174,7 +178,11 @@ impl HdfsStore {
 #[async_trait]
 impl SegmentStore for HdfsStore {
     fn properties(&self) -> StoreProperties {
-        StoreProperties { open_files_readable: false, max_append_bytes: MAX_APPEND_BYTES }
+        StoreProperties {
+            open_files_readable: false,
+            max_append_bytes: MAX_APPEND_BYTES,
+            max_file_bytes: Some(self.core.config.block_size.bytes()),
+        }
     }
 
     async fn create(&self, path: SegmentPath, header: Bytes) -> Result<Arc<dyn SegmentWriter>, StoreError> {
@@ -187,9 +195,10 @@ impl SegmentStore for HdfsStore {
             created = self.create_file(path).await;
         }
         let counters = &self.core.counters;
-        let file = created.inspect_err(|_| counters.create_failures.increment())?;
+        let (file, mut open) = created.inspect_err(|_| counters.create_failures.increment())?;
         counters.creates.increment();
-        Ok(Arc::new(HdfsWriter::start(&self.core, &self.tasks, path, file, header)))
+        open.keep();
+        Ok(Arc::new(HdfsWriter::start(&self.core, &self.tasks, path, header, file, open)))
     }
 
     async fn fence(&self, path: SegmentPath) -> Result<FenceOutcome, StoreError> {

@@ -100,7 +100,7 @@ async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl SegmentStore for LocalStore {
     fn properties(&self) -> StoreProperties {
-        StoreProperties { open_files_readable: true, max_append_bytes: MAX_GROUP }
+        StoreProperties { open_files_readable: true, max_append_bytes: MAX_GROUP, max_file_bytes: None }
     }
 
     async fn create(&self, path: SegmentPath, header: Bytes) -> Result<Arc<dyn SegmentWriter>, StoreError> {

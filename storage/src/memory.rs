@@ -87,7 +87,11 @@ impl MemoryStore {
 #[async_trait]
 impl SegmentStore for MemoryStore {
     fn properties(&self) -> StoreProperties {
-        StoreProperties { open_files_readable: self.open_files_readable, max_append_bytes: MAX_APPEND_BYTES }
+        StoreProperties {
+            open_files_readable: self.open_files_readable,
+            max_append_bytes: MAX_APPEND_BYTES,
+            max_file_bytes: None,
+        }
     }
 
     async fn create(&self, path: SegmentPath, header: Bytes) -> Result<Arc<dyn SegmentWriter>, StoreError> {

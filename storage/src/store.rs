@@ -26,6 +26,8 @@ pub struct StoreProperties {
     /// The most bytes that one part of an append may hold. A store may lose or tear, of an open file, only what the last
     /// unfinished appends wrote.
     pub max_append_bytes: usize,
+    /// The most bytes that one file may hold, if there is a bound.
+    pub max_file_bytes: Option<u64>,
 }
 
 /// A file found by listing.

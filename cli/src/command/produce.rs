@@ -119,7 +119,7 @@ fn open(arguments: &Arguments) -> anyhow::Result<(Box<dyn Read + Send>, Option<u
     };
     let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
     let (file, metadata) = opened.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok((Box::new(file), metadata.is_file().then(|| metadata.len())))
+    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
 
 fn progress(length: Option<u64>) -> ProgressBar {

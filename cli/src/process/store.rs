@@ -98,10 +98,10 @@ pub struct OpenStore {
 impl OpenStore {
     /// To be called when nobody uses the store any more: waits for what is being cleaned up.
     pub async fn settle(&self) {
-        if let Some(hdfs) = &self.hdfs {
-            if !hdfs.settle(SETTLE).await {
-                warn!("some files are still being closed, HDFS will do so when their leases run out");
-            }
+        if let Some(hdfs) = &self.hdfs
+            && !hdfs.settle(SETTLE).await
+        {
+            warn!("some files are still being closed, HDFS will do so when their leases run out");
         }
     }
 }

@@ -138,6 +138,7 @@ async fn without_a_server_the_stream_says_so() {
     for offset in 0..10 {
         assert_eq!(next_offset(&mut consumer).await, offset);
     }
+    // Takes its connections with it.
     drop(server);
     let error = consumer.next().await.unwrap().unwrap_err();
     assert_eq!(error.code, ErrorCode::Unavailable, "{error}");

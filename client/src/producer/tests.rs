@@ -10,7 +10,7 @@ use super::*;
 use crate::testing::{FakeServer, Fault};
 
 fn small_batches() -> ProducerConfig {
-    ProducerConfig { batch_bytes: 500, linger: Duration::from_millis(1), ..ProducerConfig::default() }
+    ProducerConfig { batch_bytes: 150, linger: Duration::from_millis(1), ..ProducerConfig::default() }
 }
 
 /// Sends numbered records to three partitions in turn, and tells what became of each.

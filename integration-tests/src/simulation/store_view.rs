@@ -42,7 +42,7 @@ fn refused<T>(operation: &'static str) -> Result<T, StoreError> {
 #[async_trait]
 impl SegmentStore for StoreView {
     fn properties(&self) -> StoreProperties {
-        StoreProperties { open_files_readable: false, max_append_bytes: 1 << 20 }
+        StoreProperties { open_files_readable: false, max_append_bytes: 1 << 20, max_file_bytes: None }
     }
 
     async fn create(&self, _: SegmentPath, _: Bytes) -> Result<Arc<dyn SegmentWriter>, StoreError> {

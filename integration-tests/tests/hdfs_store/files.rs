@@ -111,8 +111,10 @@ async fn appends_that_wait_share_a_sync_and_datanodes_sync_to_disk() {
 async fn a_file_stays_within_its_block_and_a_refused_append_breaks_nothing() {
     let bench = Bench::new("/bounds").await;
     let writer = bench.create(1).await.unwrap();
-    let huge = Bytes::from(vec![0; 16 << 20]);
-    let refused = writer.append(vec![huge]);
+    let block = bench.config.block_size.bytes() as usize;
+    // Within the block as such, but not with the header before it.
+    let parts = vec![Bytes::from(vec![0; 1 << 20]); block >> 20];
+    let refused = writer.append(parts);
     assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
     let end = writer.append(vec![pattern_bytes(512, 10)]).unwrap();
     assert_eq!(writer.close().await.unwrap(), end);

@@ -30,7 +30,7 @@ impl Bench {
     pub async fn new(root: &str) -> Self {
         let cluster = HdfsCluster::shared().await;
         let config = HdfsConfig {
-            block_size: ByteSize::mib(16),
+            block_size: ByteSize::mib(32),
             operation_deadline: HumanDuration::secs(3),
             ..HdfsConfig::at(cluster.url(root))
         };

@@ -93,24 +93,17 @@ impl<'a> Arena<'a> {
             let Some((victim, process)) = self.choose(fault, &files, round, number)? else { continue };
             process.pause()?;
             let at = now_ms();
-            let looked = self.look(fault, victim, &files);
-            match looked {
-                Ok((affected, hits)) if !hits.is_empty() => return Ok(Frozen { victim, process, at, affected, hits }),
-                _ => process.resume()?,
+            let (affected, hits) = self.look(fault, victim, &files);
+            if !hits.is_empty() {
+                return Ok(Frozen { victim, process, at, affected, hits });
             }
-            looked?;
+            process.resume()?;
         }
         bail!("no sync was in flight in {TRIES} tries of a {}", fault.name());
     }
 
     /// The broker that owns most, or a DataNode of some file, at another place of its pipeline in each round.
-    fn choose(
-        &self,
-        fault: Fault,
-        files: &[OpenFile],
-        round: usize,
-        number: usize,
-    ) -> Result<Option<(u32, Process)>> {
+    fn choose(&self, fault: Fault, files: &[OpenFile], round: usize, number: usize) -> Result<Option<(u32, Process)>> {
         if fault.hits_a_broker() {
             let owned = |broker: &u32| files.iter().filter(|file| file.owner == *broker).count();
             let Some(broker) = files.iter().map(|file| file.owner).max_by_key(owned) else { return Ok(None) };
@@ -123,7 +116,7 @@ impl<'a> Arena<'a> {
     }
 
     /// Which partitions write through the victim, and which of their files have a sync in flight.
-    fn look(&self, fault: Fault, victim: u32, files: &[OpenFile]) -> Result<(Vec<u32>, Vec<(OpenFile, LastBlock)>)> {
+    fn look(&self, fault: Fault, victim: u32, files: &[OpenFile]) -> (Vec<u32>, Vec<(OpenFile, LastBlock)>) {
         let through_victim = |file: &OpenFile, block: &LastBlock| match fault.hits_a_broker() {
             true => file.owner == victim,
             false => block.datanodes.contains(&(victim as usize)),
@@ -136,7 +129,7 @@ impl<'a> Arena<'a> {
             let affected = written.iter().map(|(file, _)| file.partition).collect();
             let hits: Vec<_> = written.into_iter().filter(|(_, block)| block.has_sync_in_flight()).collect();
             if !hits.is_empty() || Instant::now() > deadline {
-                return Ok((affected, hits));
+                return (affected, hits);
             }
         }
     }

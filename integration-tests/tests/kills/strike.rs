@@ -66,7 +66,12 @@ impl fmt::Display for Strike {
         let arrived = block.arrived_bytes.unwrap_or_default();
         write!(out, "{}: number {}, ", self.fault.name(), self.victim)?;
         write!(out, "{} of {} files in sync; ", self.hits.len(), self.affected.len())?;
-        let (name, LastBlock { datanodes, known_bytes, .. }) = (file.path.rsplit('/').next().unwrap_or_default(), block);
-        write!(out, "partition {} {name} on {datanodes:?}, {arrived} bytes written, {known_bytes} synced", file.partition)
+        let (name, LastBlock { datanodes, known_bytes, .. }) =
+            (file.path.rsplit('/').next().unwrap_or_default(), block);
+        write!(
+            out,
+            "partition {} {name} on {datanodes:?}, {arrived} bytes written, {known_bytes} synced",
+            file.partition
+        )
     }
 }

@@ -1,15 +1,13 @@
 //! A topic's life: created, marked for deletion, purged.
 
 use bmq_proto::meta::{CreateTopic, TopicRecord, TopicState};
+use bmq_proto::topic_config::TopicSettings;
 use bmq_proto::{ErrorCode, NodeId, ServiceError, TopicId, TopicPartition};
 
 use super::refuse;
 
 /// Most partitions of one topic.
 pub const MAX_PARTITIONS: u32 = 10_000;
-/// Most settings of one topic, and most bytes of a name and its value.
-const MAX_SETTINGS: usize = 64;
-const MAX_SETTING_BYTES: usize = 4_096;
 /// Kafka's bound on the length of a topic's name.
 const MAX_NAME: usize = 249;
 
@@ -21,11 +19,7 @@ pub fn create(present: Option<&TopicRecord>, request: &CreateTopic, id: TopicId)
         let message = format!("{} partitions, of 1 to {MAX_PARTITIONS}", request.partitions);
         return refuse(ErrorCode::InvalidArgument, message);
     }
-    let long = |(name, value): (&String, &String)| name.len() + value.len() > MAX_SETTING_BYTES;
-    if request.config.len() > MAX_SETTINGS || request.config.iter().any(long) {
-        let message = format!("more than {MAX_SETTINGS} settings, or one longer than {MAX_SETTING_BYTES} bytes");
-        return refuse(ErrorCode::InvalidArgument, message);
-    }
+    TopicSettings::parse(&request.config)?;
     match present {
         None => {}
         Some(topic) if topic.id == id => return Ok(topic.clone()),
@@ -133,9 +127,18 @@ mod tests {
             let error = create(None, &request("t", partitions), TopicId([1; 16])).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArgument);
         }
-        let mut large = request("t", 1);
-        large.config.insert("k".to_owned(), "v".repeat(MAX_SETTING_BYTES));
-        assert!(create(None, &large, TopicId([1; 16])).is_err());
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        let with = |name: &str, value: &str| {
+            let config = [(name.to_owned(), value.to_owned())].into();
+            create(None, &CreateTopic { config, ..request("t", 1) }, TopicId([1; 16]))
+        };
+        assert_eq!(with("segment.bytes", "1048576").unwrap().config["segment.bytes"], "1048576");
+        for (name, value) in [("segment.bytes", "x"), ("no.such.setting", "1")] {
+            assert_eq!(with(name, value).unwrap_err().code, ErrorCode::InvalidArgument);
+        }
     }
 
     #[test]

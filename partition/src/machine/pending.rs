@@ -39,6 +39,8 @@ pub(super) struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     batches: VecDeque<PendingBatch>,
+    /// How many of them were handed to the open file's writer.
+    written: usize,
     bytes: usize,
 }
 
@@ -67,6 +69,7 @@ impl Pending {
         }
         let batch = self.batches.pop_front()?;
         self.bytes -= batch.bytes.len();
+        self.written -= 1;
         Some(batch)
     }
 
@@ -76,12 +79,32 @@ impl Pending {
         self.batches.get_mut(found)
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PendingBatch> {
-        self.batches.iter_mut()
+    /// Takes the next batch to be written at `position`, and notes where it will end.
+    pub fn write_next(&mut self, position: BytePosition) -> Option<Bytes> {
+        let batch = self.batches.get_mut(self.written)?;
+        batch.end = Some(position.plus(batch.bytes.len() as u64));
+        self.written += 1;
+        Some(batch.bytes.clone())
+    }
+
+    /// What was written does not count: every batch is to be written again.
+    pub fn rewind(&mut self) {
+        for batch in self.batches.range_mut(..self.written) {
+            batch.end = None;
+        }
+        self.written = 0;
+    }
+
+    /// As if everything written stood before `position` of a new file. A mistake, made on purpose.
+    pub fn skip_rewind(&mut self, position: BytePosition) {
+        for batch in self.batches.range_mut(..self.written) {
+            batch.end = Some(position);
+        }
     }
 
     pub fn drain(&mut self) -> impl Iterator<Item = PendingBatch> + '_ {
         self.bytes = 0;
+        self.written = 0;
         self.batches.drain(..)
     }
 }

@@ -22,6 +22,8 @@ use crate::mutant::{self, Mutant};
 const ROLL_WINDOW: Duration = Duration::from_secs(60);
 /// A reader's wish makes a partition roll at most this often.
 const WISHED_ROLL_INTERVAL: Duration = Duration::from_secs(60);
+/// How far a file may grow past the segment's size while the next one is being created.
+const OVERSHOOT: (u64, u64) = (5, 4);
 const FIRST_CREATE_RETRY: Duration = Duration::from_millis(20);
 const LONGEST_CREATE_RETRY: Duration = Duration::from_secs(2);
 
@@ -227,12 +229,14 @@ impl Machine {
             opened_wall_ms: now.wall.0,
             written: FIRST_BATCH_POSITION,
             stable: FIRST_BATCH_POSITION,
+            full_at: self.setup.config.segment_bytes.0 * OVERSHOOT.0 / OVERSHOOT.1,
             index: IndexBuilder::new(path, serving.high_watermark),
             frozen: false,
         });
-        for batch in serving.pending.iter_mut() {
-            let skipped = batch.end.is_some() && mutant::is_on(Mutant::RewriteSkipped);
-            batch.end = skipped.then_some(FIRST_BATCH_POSITION);
+        if mutant::is_on(Mutant::RewriteSkipped) {
+            serving.pending.skip_rewind(FIRST_BATCH_POSITION);
+        } else {
+            serving.pending.rewind();
         }
         serving.write(&mut self.out);
         drop(late); // Their `Created` events find no roll that wants them and discard them.
@@ -267,9 +271,7 @@ impl Machine {
         if let Some(open) = serving.open.take() {
             serving.retire(open, now);
         }
-        for batch in serving.pending.iter_mut() {
-            batch.end = None;
-        }
+        serving.pending.rewind();
         self.begin_closing(now);
         self.open_if_needed(now);
     }

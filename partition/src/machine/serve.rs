@@ -63,6 +63,8 @@ pub(super) struct OpenFile {
     /// After the last batch below the high watermark.
     pub stable: BytePosition,
     pub index: IndexBuilder,
+    /// From here on batches wait for the next file, which is on its way since the segment's size was reached.
+    pub full_at: u64,
     /// No progress counts any more: a successor or a seal is being decided.
     pub frozen: bool,
 }
@@ -232,10 +234,10 @@ impl Serving {
     pub fn write(&mut self, out: &mut Vec<Action>) {
         let Some(open) = self.open.as_mut().filter(|open| !open.frozen) else { return };
         let mut parts = Vec::new();
-        for batch in self.pending.iter_mut().filter(|batch| batch.end.is_none()) {
-            open.written = open.written.plus(batch.bytes.len() as u64);
-            batch.end = Some(open.written);
-            parts.push(batch.bytes.clone());
+        while open.written.0 < open.full_at {
+            let Some(bytes) = self.pending.write_next(open.written) else { break };
+            open.written = open.written.plus(bytes.len() as u64);
+            parts.push(bytes);
         }
         if !parts.is_empty() {
             out.push(Action::Write { file: open.file, parts });

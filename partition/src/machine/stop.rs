@@ -43,6 +43,10 @@ impl Machine {
         let ahead = [limits.drain, limits.close, limits.end].into_iter().filter(|at| *at > now.monotonic);
         limits.next = ahead.min().unwrap_or(limits.end);
         let limits = *limits;
+        if now.monotonic >= limits.end {
+            // The metadata service or the store does not answer: the next owner recovers.
+            return self.stop(StopReason::Released);
+        }
         if !serving.pending.is_empty() {
             if now.monotonic < limits.drain {
                 return;
@@ -54,9 +58,6 @@ impl Machine {
         let closed = serving.closings.is_empty() || now.monotonic >= limits.close;
         if serving.open.is_none() && serving.roll.is_none() && closed && self.commands.is_empty() {
             self.commands.submit(PartitionCommandKind::Release { epoch: serving.epoch });
-        } else if now.monotonic >= limits.end {
-            // The metadata service or the store does not answer: the next owner recovers.
-            self.stop(StopReason::Released);
         }
     }
 

@@ -34,7 +34,13 @@ pub enum PartitionCommandKind {
     FinishRecovery { epoch: Epoch, found: Option<(FileId, SegmentEnd)>, start: Offset },
     /// Register a new open segment, sealing the open one at `seal` in the same transaction (an empty one becomes
     /// garbage). `seal` is given exactly if a segment is open.
-    OpenSegment { epoch: Epoch, file: FileId, start_position: BytePosition, base_offset: Offset, seal: Option<SegmentEnd> },
+    OpenSegment {
+        epoch: Epoch,
+        file: FileId,
+        start_position: BytePosition,
+        base_offset: Offset,
+        seal: Option<SegmentEnd>,
+    },
     /// Seal the open segment without a successor (idleness, release).
     SealSegment { epoch: Epoch, file: FileId, end: SegmentEnd },
     /// A sealed segment's file is closed, covers its end, and its index is written.

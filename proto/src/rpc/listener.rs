@@ -72,7 +72,8 @@ pub struct ServeError(#[from] tonic::transport::Error);
 /// Serves `routes`, and the standard health service, until the shutdown has begun and all calls have ended.
 ///
 /// The health service says that the process serves from the first connection on until the shutdown begins. Streams
-/// of `routes` should end by themselves at the shutdown; what has not ended after `limits.drain_time` is cut.
+/// of `routes` should end by themselves at the shutdown; what has not ended after `limits.drain_time` is cut, and
+/// everything is when the returned future is dropped.
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
@@ -80,7 +81,7 @@ pub async fn serve(
     limits: Limits,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let cut = Shutdown::new();
+    let cut = CutWhenDropped(Shutdown::new());
     let mut serving = std::pin::pin!(
         Server::builder()
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -91,7 +92,7 @@ pub async fn serve(
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
             .add_routes(routes.add_service(health_service))
-            .serve_with_incoming_shutdown(accept(listener, cut.clone(), limits), shutdown.begun())
+            .serve_with_incoming_shutdown(accept(listener, cut.0.clone(), limits), shutdown.begun())
     );
     tokio::select! {
         result = &mut serving => return Ok(result?),
@@ -103,8 +104,17 @@ pub async fn serve(
         return Ok(result?);
     }
     debug!("cutting connections that have not ended");
-    cut.begin();
+    cut.0.begin();
     Ok(serving.await?)
+}
+
+/// Cuts the connections, which are tasks of their own, also when the serving is cancelled.
+struct CutWhenDropped(Shutdown);
+
+impl Drop for CutWhenDropped {
+    fn drop(&mut self) {
+        self.0.begin();
+    }
 }
 
 /// The connections as they come. `TCP_NODELAY` is set on each here: tonic's own setting would be ignored for a

@@ -32,6 +32,8 @@ struct Shared {
     /// Woken when a sync begins to be held, when it may go on, and when power is lost.
     changed: Condvar,
     random: Random,
+    /// Told of each loss of power while nothing else can happen on the disk.
+    observer: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
 }
 
 struct Machine {
@@ -83,7 +85,8 @@ impl PowerLossDisk {
             locks: BTreeSet::new(),
             next_node: ROOT + 1,
         };
-        let shared = Shared { machine: Mutex::new(machine), changed: Condvar::new(), random: Random::from_seed(seed) };
+        let (changed, random) = (Condvar::new(), Random::from_seed(seed));
+        let shared = Shared { machine: Mutex::new(machine), changed, random, observer: Mutex::new(None) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -95,8 +98,13 @@ impl PowerLossDisk {
 
     /// Loses power now. The next `boot` finds what is left.
     pub fn lose_power(&self) {
-        self.shared.machine.lock().lose_power(&self.shared.random);
-        self.shared.changed.notify_all();
+        self.shared.lose_power(&mut self.shared.machine.lock());
+    }
+
+    /// Has `observer` called at each loss of power, at that very moment: what else the machine has loses its power, too.
+    /// It must not use this disk.
+    pub fn at_loss_of_power(&self, observer: impl Fn() + Send + Sync + 'static) {
+        *self.shared.observer.lock() = Some(Box::new(observer));
     }
 
     /// Loses power instead of the operation that comes after `operations` more.
@@ -259,14 +267,21 @@ impl Shared {
     fn operate(&self, run: u64) -> io::Result<MutexGuard<'_, Machine>> {
         let mut machine = self.machine.lock();
         if machine.run == run && machine.operations_left == Some(0) {
-            machine.lose_power(&self.random);
-            self.changed.notify_all();
+            self.lose_power(&mut machine);
         }
         if machine.run != run {
             return Err(io::Error::other("the machine has lost power"));
         }
         machine.operations_left = machine.operations_left.map(|left| left - 1);
         Ok(machine)
+    }
+
+    fn lose_power(&self, machine: &mut Machine) {
+        machine.lose_power(&self.random);
+        if let Some(observer) = &*self.observer.lock() {
+            observer();
+        }
+        self.changed.notify_all();
     }
 }
 

@@ -15,6 +15,9 @@ const SINGLE_NAME_NODE_ATTEMPTS: &str = "1";
 /// The same for a name service, which may have three NameNodes to go through.
 const NAME_SERVICE_ATTEMPTS: &str = "3";
 
+/// The provider that never asks an observer, whatever `HADOOP_CONF_DIR` says.
+const ACTIVE_NAME_NODE_ONLY: &str = "org.apache.hadoop.hdfs.server.namenode.ha.ConfiguredFailoverProxyProvider";
+
 pub(super) struct Clients {
     writing: Vec<Client>,
     next_writing: AtomicUsize,
@@ -27,14 +30,16 @@ pub(super) struct Clients {
 impl Clients {
     /// Builds the clients; connects nothing yet.
     pub(super) fn build(config: &HdfsConfig, location: &Location) -> Result<Self, HdfsError> {
-        let has_port = location.name_node.trim_start_matches("hdfs://").contains(':');
-        let attempts = if has_port { SINGLE_NAME_NODE_ATTEMPTS } else { NAME_SERVICE_ATTEMPTS };
+        let name_service = location.name_node.trim_start_matches("hdfs://");
+        let attempts = if name_service.contains(':') { SINGLE_NAME_NODE_ATTEMPTS } else { NAME_SERVICE_ATTEMPTS };
         // A reader that meets a stopped DataNode must have time left for another replica.
         let read_timeout = config.operation_deadline.get() / 3;
         let client = || {
             let settings = [
-                ("dfs.client.failover.max.attempts", attempts.to_owned()),
-                ("dfs.client.socket-timeout", read_timeout.as_millis().to_string()),
+                ("dfs.client.failover.max.attempts".to_owned(), attempts.to_owned()),
+                ("dfs.client.socket-timeout".to_owned(), read_timeout.as_millis().to_string()),
+                // Only the active NameNode knows the length up to which an open file is acknowledged.
+                (format!("dfs.client.failover.proxy.provider.{name_service}"), ACTIVE_NAME_NODE_ONLY.to_owned()),
             ];
             ClientBuilder::new().with_url(&location.name_node).with_config(settings).build()
         };

@@ -33,7 +33,7 @@ impl Default for HdfsConfig {
         Self {
             url: "hdfs://localhost:8020/bmq".to_owned(),
             replication: 3,
-            block_size: ByteSize::mib(256),
+            block_size: ByteSize::mib(512),
             create_deadline: HumanDuration::millis(500),
             sync_deadline: HumanDuration::secs(1),
             operation_deadline: HumanDuration::secs(5),

@@ -97,9 +97,10 @@ fn refused(path: String, operation: &'static str, class: &str, text: &str, full_
         "FileNotFoundException" => StoreError::NotFound { path },
         "LeaseExpiredException" => StoreError::Fenced { path },
         "RecoveryInProgressException" => StoreError::NotClosed { path },
-        "SafeModeException" => {
-            refuse(path, "the NameNode is in safe mode: wait until enough DataNodes have reported, or see why they do not")
-        }
+        "SafeModeException" => refuse(
+            path,
+            "the NameNode is in safe mode: wait until enough DataNodes have reported, or see why they do not",
+        ),
         "AccessControlException" | "AuthorizationException" => {
             refuse(path, "give this user the right to write below the store's root, or set HADOOP_USER_NAME")
         }
@@ -161,7 +162,10 @@ mod tests {
     fn refusals_say_what_to_do_and_leave_the_stack_out() {
         let error = rpc("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "Cannot create f.\n\tat a.b.C");
         let text = error.to_string();
-        assert!(text.contains("Cannot create f.") && text.contains("safe mode: wait") && !text.contains("a.b.C"), "{text}");
+        assert!(
+            text.contains("Cannot create f.") && text.contains("safe mode: wait") && !text.contains("a.b.C"),
+            "{text}"
+        );
     }
 
     #[tokio::test]

@@ -15,9 +15,10 @@ const MAX_INDEX_BYTES: u64 = 256 << 20;
 
 /// Writes and syncs the index, and gives it its name.
 pub(super) async fn write(core: &Core, path: SegmentPath, content: Bytes) -> Result<(), StoreError> {
-    let unfinished = core.unfinished_file("index");
+    let source = core.unfinished_file("index");
+    let mut open = core.janitor.open_file(source.clone());
     let (writing, target) = (core.clients.writing(), core.absolute(path.index_path()));
-    let (source, options) = (unfinished.clone(), core.write_options());
+    let options = core.write_options();
     let written = core.call(async move {
         let mut file = writing.create(&source, options).await?;
         if !content.is_empty() {
@@ -27,10 +28,9 @@ pub(super) async fn write(core: &Core, path: SegmentPath, content: Bytes) -> Res
         file.close().await?;
         writing.rename(&source, &target, true).await
     });
-    written.await.map_err(|failure| {
-        core.janitor.discard(unfinished);
-        failure.at(path.index_path(), "writing")
-    })
+    written.await.map_err(|failure| failure.at(path.index_path(), "writing"))?;
+    open.leave();
+    Ok(())
 }
 
 /// Reads the index whole.

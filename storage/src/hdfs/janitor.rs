@@ -3,7 +3,10 @@
 //! As long as its client lives an abandoned file keeps its lease, and its pipeline keeps sockets and tasks. Lease
 //! recovery by another client ends all of it (the sockets at the pipeline's next heartbeat, within half a minute).
 //!
-//! Invariant: `outstanding` counts the chores queued and running; it is zero when nothing is left to clean.
+//! Invariants:
+//! * a file is an [`OpenFile`] from before the NameNode is asked to create it; when that value goes, whatever the reason,
+//!   the file is closed or in the queue;
+//! * `outstanding` counts the open files and the chores queued and running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +38,47 @@ struct Chore {
     delete: bool,
 }
 
+/// A file that this store may hold open. Dropped, it goes to the janitor, unless it is known to be closed.
+pub(super) struct OpenFile {
+    janitor: Janitor,
+    path: String,
+    fate: Fate,
+}
+
+/// What is done with a file that nobody writes any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nobody was told of it.
+    Delete,
+    /// Somebody may have durable bytes in it.
+    Recover,
+    /// It is closed, or was never created.
+    Leave,
+}
+
+impl OpenFile {
+    /// From now on the file is somebody's: it is not deleted any more.
+    pub(super) fn keep(&mut self) {
+        self.fate = Fate::Recover;
+    }
+
+    /// There is nothing to clean.
+    pub(super) fn leave(&mut self) {
+        self.fate = Fate::Leave;
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.path);
+        match self.fate {
+            Fate::Leave => self.janitor.one_less(),
+            Fate::Delete => self.janitor.enqueue(Chore { path, delete: true }),
+            Fate::Recover => self.janitor.enqueue(Chore { path, delete: false }),
+        }
+    }
+}
+
 /// The way to the janitor; clones reach the same one. It ends with the last of them.
 #[derive(Clone)]
 pub(super) struct Janitor {
@@ -44,12 +88,7 @@ pub(super) struct Janitor {
 }
 
 impl Janitor {
-    pub(super) fn start(
-        tasks: &Tasks,
-        clients: Arc<Clients>,
-        counters: Arc<HdfsCounters>,
-        deadline: Duration,
-    ) -> Self {
+    pub(super) fn start(tasks: &Tasks, clients: Arc<Clients>, counters: Arc<HdfsCounters>, deadline: Duration) -> Self {
         let (queue, chores) = mpsc::channel(QUEUE_LIMIT);
         let outstanding = Arc::new(watch::Sender::new(0));
         let broom = Broom { clients, counters: Arc::clone(&counters), deadline, random: Random::from_os() };
@@ -57,30 +96,36 @@ impl Janitor {
         Self { queue, outstanding, counters }
     }
 
-    /// Has the file's lease recovered until the file is closed.
-    pub(super) fn recover(&self, path: String) {
-        self.enqueue(Chore { path, delete: false });
+    /// A file about to be created, of which nobody knows yet.
+    pub(super) fn open_file(&self, path: String) -> OpenFile {
+        self.outstanding.send_modify(|count| *count += 1);
+        OpenFile { janitor: self.clone(), path, fate: Fate::Delete }
     }
 
-    /// Has the file closed and then deleted. Only for files that nobody was ever told of.
+    /// Has a file that nobody knows of closed and deleted.
     pub(super) fn discard(&self, path: String) {
-        self.enqueue(Chore { path, delete: true });
+        drop(self.open_file(path));
     }
 
-    /// Returns when nothing is left to clean.
+    /// Returns when no file is open and nothing is left to clean.
     pub(super) async fn idle(&self) {
         let mut outstanding = self.outstanding.subscribe();
-        // The sender lives in `self`, so the wait ends only with zero.
-        let _ = outstanding.wait_for(|count| *count == 0).await;
+        let idle = outstanding.wait_for(|count| *count == 0).await;
+        idle.expect("the sender lives in this janitor");
     }
 
+    /// Takes in a chore that is counted already.
     fn enqueue(&self, chore: Chore) {
-        self.outstanding.send_modify(|count| *count += 1);
         if let Err(refused) = self.queue.try_send(chore) {
-            self.outstanding.send_modify(|count| *count -= 1);
+            self.one_less();
             self.counters.given_up.increment();
-            warn!(file = refused.into_inner().path, "too many files wait for lease recovery, leaving it to the NameNode");
+            let chore = refused.into_inner();
+            warn!(file = chore.path, "too many files wait for lease recovery, leaving it to the NameNode");
         }
+    }
+
+    fn one_less(&self) {
+        self.outstanding.send_modify(|count| *count -= 1);
     }
 }
 

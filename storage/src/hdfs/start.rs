@@ -25,8 +25,9 @@ pub(super) async fn prepare(core: &Core) -> Result<(), StoreError> {
 
 /// Creates an empty file, looks at it, and deletes it. Returns the NameNode's time.
 async fn probe(core: &Core) -> Result<u64, StoreError> {
-    let file = core.unfinished_file("probe");
-    let (client, path) = (core.clients.writing(), file.clone());
+    let path = core.unfinished_file("probe");
+    let mut open = core.janitor.open_file(path.clone());
+    let client = core.clients.writing();
     let options = core.write_options().replication(PROBE_REPLICATION);
     let probed = core.call(async move {
         let writer = client.create(&path, options).await?;
@@ -36,10 +37,8 @@ async fn probe(core: &Core) -> Result<u64, StoreError> {
         drop(writer);
         Ok(status)
     });
-    let status = probed.await.map_err(|failure| {
-        core.janitor.discard(file);
-        explain(core, failure)
-    })?;
+    let status = probed.await.map_err(|failure| explain(core, failure))?;
+    open.leave();
     if status.replication != Some(PROBE_REPLICATION) {
         return Err(refuse(
             core,

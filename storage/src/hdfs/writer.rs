@@ -27,10 +27,11 @@ use tracing::warn;
 
 use super::core::Core;
 use super::failure::{guarded, with_causes};
+use super::janitor::OpenFile;
 use crate::{SegmentPath, SegmentWriter, StoreError, WriterProgress, WriterState};
 
 /// The most bytes of one part of an append.
-pub(super) const MAX_APPEND_BYTES: usize = 16 << 20;
+pub(super) const MAX_APPEND_BYTES: usize = 8 << 20;
 /// A group takes no more parts once it has this many bytes, so that a sync does not wait for a long write.
 const GROUP_BYTES: usize = 4 << 20;
 /// The most bytes that may wait for the sync in flight. Callers bound themselves earlier; this bounds those who do not.
@@ -76,7 +77,14 @@ enum Next {
 
 impl HdfsWriter {
     /// Starts the task over a file just created, with `header` as its first append.
-    pub(super) fn start(core: &Arc<Core>, tasks: &Tasks, path: SegmentPath, file: FileWriter, header: Bytes) -> Self {
+    pub(super) fn start(
+        core: &Arc<Core>,
+        tasks: &Tasks,
+        path: SegmentPath,
+        header: Bytes,
+        file: FileWriter,
+        open: OpenFile,
+    ) -> Self {
         let progress = WriterProgress { durable: BytePosition::ZERO, state: WriterState::Healthy };
         let mailbox = Mailbox {
             appended: header.len() as u64,
@@ -91,7 +99,8 @@ impl HdfsWriter {
             wake: Notify::new(),
             progress: watch::Sender::new(progress),
         });
-        let task = WriterTask { core: Arc::clone(core), shared: Arc::clone(&shared), file: Some(file), durable: 0, closed: false };
+        let task =
+            WriterTask { core: Arc::clone(core), shared: Arc::clone(&shared), file: Some(file), durable: 0, open };
         tasks.spawn("hdfs-writer", task.run());
         Self { shared, _tasks: tasks.clone() }
     }
@@ -128,7 +137,9 @@ impl SegmentWriter for HdfsWriter {
         let appended = mailbox.appended + bytes as u64;
         if appended > shared.block_size {
             let size = shared.block_size;
-            return Err(shared.refused(format!("the file would grow past its one block of {size} bytes, roll it earlier")));
+            return Err(
+                shared.refused(format!("the file would grow past its one block of {size} bytes, roll it earlier"))
+            );
         }
         mailbox.parts.extend(parts.into_iter().filter(|part| !part.is_empty()));
         mailbox.waiting_bytes += bytes;
@@ -225,7 +236,8 @@ struct WriterTask {
     /// Gone while a step has it, and for good once a step did not succeed: there is no second step then.
     file: Option<FileWriter>,
     durable: u64,
-    closed: bool,
+    /// Hands the file to the janitor if the task ends before it is closed.
+    open: OpenFile,
 }
 
 impl WriterTask {
@@ -291,9 +303,13 @@ impl WriterTask {
         let found = self.core.status(self.shared.path).await?.length as u64;
         if found != length {
             let reason = format!("closed with {found} bytes, {length} were written");
-            return Err(StoreError::Damaged { path: self.shared.path.to_string(), position: found.min(length), reason });
+            return Err(StoreError::Damaged {
+                path: self.shared.path.to_string(),
+                position: found.min(length),
+                reason,
+            });
         }
-        self.closed = true;
+        self.open.leave();
         self.core.counters.closes.increment();
         let length = BytePosition(length);
         self.shared.progress.send_modify(|progress| progress.state = WriterState::Closed { length });
@@ -318,14 +334,10 @@ impl WriterTask {
 }
 
 impl Drop for WriterTask {
-    /// However the task ends, nobody waits for it in vain and the file does not stay open.
+    /// However the task ends, nobody waits for it in vain.
     fn drop(&mut self) {
-        if self.closed {
-            return;
-        }
         if self.shared.progress.borrow().state == WriterState::Healthy {
             self.shared.break_for("it was abandoned", false);
         }
-        self.core.janitor.recover(self.core.absolute(self.shared.path));
     }
 }
