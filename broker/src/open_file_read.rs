@@ -23,7 +23,7 @@ pub async fn read(
         let bytes = store.read(path, start, stop).await.map_err(|error| ServiceError::from(&error))?;
         let batches = cut(&bytes, offset, max_bytes).map_err(|reason| {
             let message = format!("{path} is damaged after byte {start}: {reason}");
-            ServiceError::not_applied(bmq_proto::ErrorCode::Storage, message)
+            ServiceError::not_applied(bmq_proto::ErrorCode::Damaged, message)
         })?;
         if !batches.is_empty() || stop == end {
             return Ok(batches);

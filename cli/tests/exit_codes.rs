@@ -9,7 +9,9 @@ fn bmq(arguments: &[&str]) -> Output {
     // Whatever the machine's environment says, settings come from the arguments alone.
     let ours = std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("BMQ_"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_bmq"));
-    ours.for_each(|name| drop(command.env_remove(name)));
+    for name in ours {
+        command.env_remove(name);
+    }
     command.args(arguments).output().unwrap()
 }
 

@@ -5,7 +5,7 @@ use bmq_client::{Client, Error};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7600".to_owned());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9640".to_owned());
     let admin = Client::connect(&address).await?.admin();
 
     let cluster = admin.describe_cluster().await?;

@@ -6,7 +6,7 @@ use futures::StreamExt;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7600".to_owned());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9640".to_owned());
     let client = Client::connect(&address).await?;
     let topic = client.admin().describe_topic("example").await?.topic;
 

@@ -7,7 +7,7 @@ use bmq_client::{Client, Error, ErrorCode, ProducerConfig, Record};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7600".to_owned());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9640".to_owned());
     let client = Client::connect(&address).await?;
     match client.admin().create_topic("example", 3, BTreeMap::new()).await {
         Err(error) if error.code != ErrorCode::TopicExists => return Err(error),

@@ -4,7 +4,7 @@
 //! # async fn example() -> Result<(), bmq_client::Error> {
 //! use bmq_client::{Client, ProducerConfig, Record};
 //!
-//! let client = Client::connect("127.0.0.1:7600").await?;
+//! let client = Client::connect("127.0.0.1:9640").await?;
 //! let producer = client.producer(ProducerConfig::default())?;
 //! let delivery = producer.send("orders", Record::value("a value").with_key("a key")).await?;
 //! println!("written at offset {}", delivery.await?.offset);

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::bmq_binary;
-use crate::process::Process;
+use crate::process::{Process, die_with_this_thread};
 
 /// What to start, and over what.
 pub struct BmqPlan {
@@ -80,7 +80,8 @@ impl BmqCluster {
         command.args(["--etcd", &plan.etcd, "--store", &plan.store]).arg("--dir").arg(&plan.folder);
         command.args(plan.settings.iter().flat_map(|setting| ["--set", setting]));
         let log = plan.folder.join("local-cluster.log");
-        let mut parent = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?).spawn()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?);
+        let mut parent = die_with_this_thread(&mut command).spawn()?;
         let stdout = parent.stdout.take().context("the output is piped")?;
         // From here on the value kills what was started if anything fails.
         let mut cluster = Self { parent, services: Vec::new(), restarted: Vec::new(), folder: plan.folder.clone() };
@@ -113,7 +114,8 @@ impl BmqCluster {
         let log = self.folder.join(format!("broker-{id}.again-{}.log", broker.logs.len()));
         let mut command = Command::new(bmq_binary::path()?);
         command.arg("broker").arg("--config").arg(&broker.config);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?).spawn()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?);
+        let mut child = die_with_this_thread(&mut command).spawn()?;
         let stdout = child.stdout.take().context("the output is piped")?;
         let pid = child.id();
         self.restarted.push(child);

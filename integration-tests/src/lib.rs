@@ -16,3 +16,4 @@ pub mod one_partition;
 pub mod payload;
 pub mod process;
 pub mod read_back;
+pub mod standalone;

@@ -1,5 +1,7 @@
 //! Processes that a test signals: known by more than their number, since numbers are used again.
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -75,6 +77,20 @@ impl Process {
     }
 }
 
+/// Has the kernel kill the child when the thread that starts it ends, even if this process is killed: no test leaves
+/// anything running.
+pub fn die_with_this_thread(command: &mut Command) -> &mut Command {
+    let request = || {
+        // SAFETY: async-signal-safe, and touches no memory of ours.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec the closure only makes an async-signal-safe call, and its error allocates nothing.
+    unsafe { command.pre_exec(request) }
+}
+
 /// State and start time.
 fn stat(pid: u32) -> Option<(char, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -85,8 +101,6 @@ fn stat(pid: u32) -> Option<(char, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
 
     #[test]

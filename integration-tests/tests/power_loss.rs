@@ -27,7 +27,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 500;
 /// A broken rule must be caught within this many.
 const MUTANT_SEEDS: u64 = 30;
 /// Seeds run side by side.
@@ -127,7 +127,7 @@ fn count(counter: &AtomicU64, more: u64) {
 fn run(seed: u64, mutant: Option<Mutant>, patience: Duration, seen: &Seen) -> Result<()> {
     let machine = Machine::new(seed, mutant);
     let mut producers = machine.live(work(&machine, seed))?;
-    if seed.is_multiple_of(2) && machine.live(recover_halfway(&machine, &producers)).is_ok() {
+    if seed.is_multiple_of(2) && machine.live(recover_halfway(&machine, &producers, patience)).is_ok() {
         count(&seen.losses_in_recovery, 1);
     }
     machine.live(check(&machine, &mut producers, patience, seen))
@@ -175,12 +175,12 @@ async fn work(machine: &Machine, seed: u64) -> Result<Vec<Producer>> {
 }
 
 /// Comes up again, and loses power on the way.
-async fn recover_halfway(machine: &Machine, producers: &[Producer]) -> Result<()> {
+async fn recover_halfway(machine: &Machine, producers: &[Producer], patience: Duration) -> Result<()> {
     machine.segments.lose_power_after(machine.random.below(120));
     let recover = async {
         let stack = machine.start(machine.config()).await?;
         for producer in producers {
-            stack.serving(producer.partition(), PATIENCE).await?;
+            stack.serving(producer.partition(), patience).await?;
         }
         bail!("it was fast enough")
     };
@@ -265,7 +265,7 @@ fn what_was_acknowledged_outlasts_losses_of_power() {
 }
 
 fn assert_caught(mutant: Mutant) {
-    match run_all(MUTANT_SEEDS, Some(mutant), Duration::from_secs(3), &Seen::default()) {
+    match run_all(MUTANT_SEEDS, Some(mutant), Duration::from_secs(2), &Seen::default()) {
         Some((seed, error)) => println!("{mutant:?} is caught by seed {seed}: {error:#}"),
         None => panic!("{mutant:?} is not caught by {MUTANT_SEEDS} seeds"),
     }

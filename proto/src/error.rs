@@ -38,9 +38,10 @@ pub enum ErrorCode {
     Unavailable,
     /// The deadline passed.
     Timeout,
-    /// Storage failed or holds damaged bytes.
+    /// Storage failed.
     Storage,
-    /// The partition refuses writes until an operator has looked at its damage.
+    /// What storage holds is not what was written: these records cannot be read, or the partition refuses writes until
+    /// an operator has looked at its damage.
     Damaged,
     /// Records changed under the transaction, or they do not allow it.
     Conflict,

@@ -105,6 +105,8 @@ impl From<&StoreError> for ServiceError {
             StoreError::NotFound { .. } | StoreError::NotClosed { .. } => ErrorCode::Unavailable,
             StoreError::Fenced { .. } => ErrorCode::Fenced,
             StoreError::Deadline { .. } => ErrorCode::Timeout,
+            // No retry mends what is missing or wrong.
+            StoreError::Damaged { .. } | StoreError::PastEnd { .. } => ErrorCode::Damaged,
             _ => ErrorCode::Storage,
         };
         ServiceError { code, happened: error.happened(), message: error.to_string() }

@@ -11,7 +11,8 @@
 //! * every file that this store opened for writing is closed by its writer, or recovered by the janitor;
 //! * a file is never appended to after it was closed, never created over another one, and has one block.
 //!
-//! What HDFS and the client library do that makes all this necessary is written in `docs/HDFS.md`.
+//! What HDFS and the client library do that makes this necessary is told where it is handled, and shown on real daemons
+//! by the tests in `integration-tests/tests/hdfs_store`.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -105,7 +105,11 @@ pub async fn run(server: &str, arguments: Arguments) -> anyhow::Result<()> {
         sent = run.send_all(Lines::of(input), &template) => sent,
         signal = wait_for_signal() => signal.context("cannot wait for signals").and(Err(Interrupted.into())),
     };
-    let finished = run.finish().await;
+    let finished = tokio::select! {
+        finished = run.finish() => finished,
+        // The second one: not even what is under way is waited for.
+        _ = wait_for_signal() => Err(Interrupted.into()),
+    };
     sent.and(finished)
 }
 

@@ -16,7 +16,7 @@ use crate::{Admin, ConsumerRecord, Error, Header};
 /// All partitions of a consumer.
 pub(super) struct Positions {
     positions: Vec<Position>,
-    by_name: HashMap<Arc<str>, HashMap<u32, usize>>,
+    by_name: ByPartition<usize>,
     bounds: SharedBounds,
 }
 
@@ -39,10 +39,13 @@ impl Position {
     }
 }
 
+/// Something for each partition, by topic and number.
+type ByPartition<T> = HashMap<Arc<str>, HashMap<u32, T>>;
+
 /// What is known of each partition's bounds, shared with the user's handle.
 #[derive(Clone, Default)]
 pub(super) struct SharedBounds {
-    known: Arc<Mutex<HashMap<Arc<str>, HashMap<u32, Bounds>>>>,
+    known: Arc<Mutex<ByPartition<Bounds>>>,
 }
 
 impl SharedBounds {

@@ -46,7 +46,7 @@ pub(super) struct Driver {
 enum Link {
     Down { not_before: Instant },
     Opening(BoxFuture<'static, Result<(ProduceStream, Opened), Error>>),
-    Up(ProduceStream),
+    Up(Box<ProduceStream>),
 }
 
 enum LinkEvent {
@@ -140,7 +140,7 @@ impl Driver {
             LinkEvent::Opened(Ok((stream, opened))) => {
                 debug!(producer = ?opened.producer, "produce stream open");
                 self.state.open(opened.producer, opened.credit);
-                Link::Up(stream)
+                Link::Up(Box::new(stream))
             }
             LinkEvent::Opened(Err(error)) => {
                 debug!(%error, "cannot open a produce stream");

@@ -12,6 +12,8 @@
 //!   after a refusal: then nothing is sent until all that were in flight are answered (`draining`);
 //! * of an idempotent producer each batch keeps its sequence over all tries, and a batch that may have been applied is
 //!   never given another one;
+//! * a batch that may have been applied is sent again alone: so it is still among the last few that the server
+//!   recognises, however often it is in doubt;
 //! * after a batch with a sequence has failed for good (`broken`), the batches behind it go on under the next producer
 //!   epoch, from sequence 0, once nothing is in flight.
 
@@ -123,10 +125,13 @@ impl Queue {
 
     /// When the next batch may be sent; `None` if something else must happen first.
     pub fn ready_at(&self, rules: &Rules) -> Option<Instant> {
-        if self.draining || self.in_flight >= rules.max_in_flight() || (self.broken && self.in_flight > 0) {
+        if self.draining || self.in_flight >= rules.max_in_flight() {
             return None;
         }
         let batch = self.batches.get(self.in_flight)?;
+        if self.in_flight > 0 && (self.broken || batch.may_be_applied || self.batches[0].may_be_applied) {
+            return None;
+        }
         let due = if batch.is_open() { batch.begun_at + rules.linger } else { batch.begun_at };
         Some(due.max(self.retry_at.unwrap_or(due)))
     }

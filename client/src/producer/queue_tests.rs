@@ -147,16 +147,38 @@ fn refused_batches_come_again_in_order_under_their_sequences() {
 #[test]
 fn after_a_lost_connection_all_come_again() {
     let mut bench = Bench::new(true);
-    let mut received = bench.add_all(3);
+    let mut received = bench.add_all(4);
     bench.send(0);
     bench.succeed(0);
     bench.disconnect();
-    assert_eq!(bench.send(10), [(0, 1), (0, 2)]);
+    assert_eq!(bench.send(10), [(0, 1)], "alone, as it may have been written");
     // An answer of the stream that is gone means nothing.
     bench.succeed(1);
     assert!(received[1].try_recv().is_err());
     bench.succeed(10);
     assert_eq!(received[1].try_recv().unwrap().unwrap().offset, 110);
+    assert_eq!(bench.send(20), [(0, 2)]);
+    bench.succeed(20);
+    assert_eq!(bench.send(30), [(0, 3)]);
+    bench.succeed(30);
+    let _later = bench.add_all(2);
+    assert_eq!(bench.send(40), [(0, 4), (0, 5)]);
+}
+
+#[test]
+fn nothing_overtakes_a_batch_in_doubt_for_long() {
+    let mut bench = Bench::new(true);
+    let _received = bench.add_all(9);
+    bench.send(0);
+    bench.doubt(0);
+    (1..5).for_each(|wire| bench.succeed(wire));
+    for wire in [10, 20, 30] {
+        assert_eq!(bench.send(wire), [(0, 0)], "later ones would make the server forget it");
+        bench.doubt(wire);
+    }
+    bench.send(40);
+    bench.succeed(40);
+    assert_eq!(bench.send(50), [(0, 5), (0, 6), (0, 7), (0, 8)]);
 }
 
 #[test]

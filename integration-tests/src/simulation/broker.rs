@@ -1,20 +1,22 @@
 //! A simulated broker node, and the machines that run on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bmq_partition::machine::Machine;
 use bmq_proto::Epoch;
 use bmq_proto::broker::AckLevel;
 
-use super::happening::MachineId;
+use super::happening::{Happening, MachineId};
 
 /// A broker process, in one of its lives.
 #[derive(Debug)]
 pub struct Node {
     pub up: bool,
     pub incarnation: u64,
-    /// Until then nothing reaches it, and then everything does: a process that was stopped and continued.
+    /// Until then nothing reaches it: a process that was stopped, and will be continued.
     pub paused_until: u64,
+    /// What reached it while it was stopped, in order.
+    pub held: VecDeque<Happening>,
     /// What it knows of the intent, per partition: the node wanted and the version of that.
     pub wanted: Vec<(usize, u64)>,
     pub machines: Vec<Option<MachineId>>,
@@ -26,6 +28,7 @@ impl Node {
             up: true,
             incarnation: 1,
             paused_until: 0,
+            held: VecDeque::new(),
             wanted: vec![(usize::MAX, 0); partitions],
             machines: vec![None; partitions],
         }

@@ -26,8 +26,7 @@ impl World {
         if self.env.strikes(|faults| faults.pause, "fault: broker pause") {
             let very_long = self.env.dice.chance(150);
             let time = if very_long { 70 * SECOND } else { self.env.dice.between(200 * MS, 6 * SECOND) };
-            let until = &mut self.nodes[node].paused_until;
-            *until = (*until).max(self.env.now + time);
+            self.pause(node, time);
             if self.env.dice.chance(700) {
                 self.want_elsewhere(partition);
             }

@@ -44,6 +44,8 @@ pub enum Happening {
     RouteSeen { lane: usize, epoch: Epoch, node: Option<usize> },
     /// A broker compares what it has with what is wanted.
     Reconcile { node: usize, partition: usize },
+    /// A process that was stopped goes on, unless it was stopped again.
+    NodeContinues { node: usize },
     NodeStarts { node: usize, incarnation: u64 },
     /// Appends reach a broker over a stream.
     Arrive { lane: usize, stream: u64, node: usize, incarnation: u64, items: Vec<Item> },

@@ -166,6 +166,7 @@ impl World {
         }
         self.nodes[node].up = false;
         self.nodes[node].paused_until = 0;
+        self.nodes[node].held.clear();
         for id in std::mem::take(&mut self.nodes[node].machines).into_iter().flatten() {
             self.store.drop_writers(id);
             self.machines.remove(&id);
@@ -180,6 +181,22 @@ impl World {
         let incarnation = self.nodes[node].incarnation + 1;
         let down = self.env.dice.between(100 * MS, 5 * SECOND);
         self.env.after(down, Happening::NodeStarts { node, incarnation });
+    }
+
+    /// Stops a process; what reaches it waits.
+    pub fn pause(&mut self, node: usize, time: u64) {
+        let until = &mut self.nodes[node].paused_until;
+        *until = (*until).max(self.env.now + time);
+        let until = *until;
+        self.env.at(until, Happening::NodeContinues { node });
+    }
+
+    pub fn continue_node(&mut self, node: usize) {
+        if self.nodes[node].paused_until <= self.env.now {
+            for happening in std::mem::take(&mut self.nodes[node].held) {
+                self.take(happening);
+            }
+        }
     }
 
     pub fn start_node(&mut self, node: usize, incarnation: u64) {

@@ -110,11 +110,11 @@ impl World {
         self.env.after(chaos, Happening::Heal);
     }
 
-    fn take(&mut self, happening: Happening) {
-        if let Some(until) = self.addressee(&happening).map(|node| self.nodes[node].paused_until)
-            && until > self.env.now
+    pub fn take(&mut self, happening: Happening) {
+        if let Some(node) = self.addressee(&happening)
+            && self.nodes[node].paused_until > self.env.now
         {
-            return self.env.at(until, happening);
+            return self.nodes[node].held.push_back(happening);
         }
         match happening {
             Happening::Event(machine, event) => self.step(machine, event),
@@ -136,6 +136,7 @@ impl World {
             Happening::HeadSeen { node, partition, epoch } => self.see_head(node, partition, epoch),
             Happening::RouteSeen { lane, epoch, node } => self.lanes[lane].see_route(epoch, node),
             Happening::Reconcile { node, partition } => self.reconcile(node, partition),
+            Happening::NodeContinues { node } => self.continue_node(node),
             Happening::NodeStarts { node, incarnation } => self.start_node(node, incarnation),
             Happening::Arrive { lane, stream, node, incarnation, items } => {
                 self.take_appends(lane, stream, node, incarnation, items);

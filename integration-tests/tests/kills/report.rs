@@ -135,9 +135,9 @@ impl Acks {
         self.0.get(&partition).map_or(&[], Vec::as_slice)
     }
 
-    /// The longest pause that ended between the two moments.
+    /// The longest pause that ended between the two moments: one that lasts longer belongs to the next strike.
     fn silence(&self, partition: u32, from: i64, until: i64) -> i64 {
-        let pauses = self.times(partition).windows(2).filter(|pair| pair[1] > from && pair[0] < until);
+        let pauses = self.times(partition).windows(2).filter(|pair| pair[1] > from && pair[1] <= until);
         pauses.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 

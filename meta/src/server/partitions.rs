@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use bmq_proto::meta::{
-    GarbageRecord, Intent, PartitionCommand, PartitionCommandKind, PartitionHead, PartitionView, SegmentRecord,
+    Checkpoint, GarbageRecord, Intent, PartitionCommand, PartitionCommandKind, PartitionHead, PartitionView,
+    SegmentRecord,
 };
 use bmq_proto::rpc::record::{StoredRecord, encode_record};
 use bmq_proto::{Offset, ServiceError, TopicPartition};
@@ -67,7 +68,7 @@ impl MetaServer {
             let checkpoint = attempts.get(&key).await?;
             if is_head(&mut attempts, partition, head.as_ref()).await? {
                 let head = decode_head(partition, head.as_ref())?;
-                return Ok(PartitionView { head, segments, checkpoint: decode_optional(&key, checkpoint.as_ref())? });
+                return Ok(PartitionView { head, segments, checkpoint: decode_checkpoint(&key, checkpoint.as_ref()) });
             }
             attempts.pause_after_conflict().await?;
         }
@@ -119,7 +120,7 @@ async fn load(attempts: &mut Attempts<'_>, command: &PartitionCommand) -> Result
     let head = find(&guarded[0]).cloned();
     let mut records = PartitionRecords { head: decode_head(partition, head.as_ref())?, ..Default::default() };
     let intent = decode_found(&guarded[1], find(&guarded[1]))?;
-    records.checkpoint = decode_found(&guarded[2], find(&guarded[2]))?;
+    records.checkpoint = guarded[2].as_deref().and_then(|key| decode_checkpoint(key, find(&guarded[2])));
     let dropped: Option<GarbageRecord> = decode_found(&garbage, find(&garbage))?;
     records.garbage = dropped.map(|record| (record.file, record)).into_iter().collect();
     // Garbage and segments are vouched for by the head.
@@ -198,6 +199,12 @@ fn write(mut transaction: Transaction, partition: TopicPartition, changes: &Chan
 
 fn decode_head(partition: TopicPartition, head: Option<&Versioned>) -> Result<PartitionHead, ServiceError> {
     Ok(decode_optional(&keys::head(partition), head)?.unwrap_or_default())
+}
+
+/// A checkpoint that cannot be read counts as none: it only says how much must be found, and the next one replaces it.
+/// To refuse the partition for it would hide records that are there.
+fn decode_checkpoint(key: &str, found: Option<&Versioned>) -> Option<Checkpoint> {
+    decode_optional(key, found).unwrap_or_default()
 }
 
 fn decode_found<R: StoredRecord>(key: &Option<String>, found: Option<&Versioned>) -> Result<Option<R>, ServiceError> {

@@ -152,10 +152,13 @@ async fn plan_intents(
         transaction = transaction.expect(&found.key, Expected::unchanged(found.read.as_ref()));
         topics.insert(id, found.record);
     }
-    for (partition, node) in intents {
+    let keys: Vec<_> = intents.iter().map(|(partition, _)| keys::intent(*partition)).collect();
+    let read = attempts.get_many(&keys).await?;
+    for (((partition, node), key), read) in intents.iter().zip(keys).zip(&read) {
         let present = topics.get(&partition.topic).and_then(Option::as_ref);
         topic::check_intent(present, *partition, *node).map_err(|error| attempts.refusal(error))?;
-        let key = keys::intent(*partition);
+        // Compared and always written, so that an earlier try that was given up cannot apply over this one.
+        transaction = transaction.expect(&key, Expected::unchanged(read.as_ref()));
         transaction = match node {
             Some(node) => transaction.put(key, encode_record(&Intent { node: *node, term })),
             None => transaction.delete(key),

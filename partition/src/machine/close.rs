@@ -76,7 +76,7 @@ impl Machine {
                 let (epoch, base_offset) = (serving.epoch, closing.segment.base_offset);
                 self.commands.submit(PartitionCommandKind::CloseSegment { epoch, base_offset, file });
             }
-            Err(StoreFault::NotClosed | StoreFault::Failed(_)) => {
+            Err(StoreFault::NotClosed | StoreFault::NoSpace(_) | StoreFault::Failed(_)) => {
                 let again = Serving::close_action(closing, &serving.earlier);
                 self.later(CLOSE_RETRY, again, now);
             }

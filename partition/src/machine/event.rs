@@ -30,6 +30,8 @@ pub enum StoreFault {
     NotClosed,
     /// The file cannot be what the records say it is.
     Damaged(String),
+    /// There is no room just now.
+    NoSpace(String),
     /// Anything else; may be tried again.
     Failed(String),
 }
@@ -40,6 +42,7 @@ impl From<StoreError> for StoreFault {
             StoreError::NotFound { .. } => StoreFault::NotFound,
             StoreError::NotClosed { .. } => StoreFault::NotClosed,
             StoreError::Damaged { .. } | StoreError::PastEnd { .. } => StoreFault::Damaged(error.to_string()),
+            StoreError::NoSpace { .. } => StoreFault::NoSpace(error.to_string()),
             _ => StoreFault::Failed(error.to_string()),
         }
     }

@@ -63,6 +63,8 @@ pub(super) struct Roll {
     pub start_at: Option<Monotonic>,
     /// The file whose registration is on its way.
     registering: Option<FileId>,
+    /// What the store said when it had no room for a file.
+    pub no_space: Option<String>,
 }
 
 impl Serving {
@@ -148,7 +150,8 @@ impl Machine {
             return;
         }
         let start_at = serving.next_roll_at(self.setup.config.rolls_per_minute, now);
-        let roll = Roll { candidates: Vec::new(), failures: 0, start_at: Some(start_at), registering: None };
+        let roll =
+            Roll { candidates: Vec::new(), failures: 0, start_at: Some(start_at), registering: None, no_space: None };
         serving.roll = Some(roll);
         self.out.push(Action::RollBegun(cause));
         self.start_roll_if_due(now);
@@ -182,8 +185,11 @@ impl Machine {
         match result {
             Ok(()) if roll.registering.is_none() => self.register(file),
             Ok(()) => self.out.push(Action::Discard(file)),
-            Err(_) => {
+            Err(fault) => {
                 roll.failures += 1;
+                if let StoreFault::NoSpace(reason) = fault {
+                    roll.no_space = Some(reason);
+                }
                 if roll.candidates.is_empty() && roll.registering.is_none() {
                     let doublings = roll.failures.min(8);
                     let wait = (FIRST_CREATE_RETRY * 2u32.pow(doublings)).min(LONGEST_CREATE_RETRY);

@@ -190,6 +190,11 @@ impl Serving {
                 }
             }
         }
+        // A hiccup of the store is bridged by the buffer. A full disk may stay full: better to say so than to take more.
+        if let Some(reason) = self.roll.as_ref().and_then(|roll| roll.no_space.as_deref()) {
+            let message = format!("the partition waits for room: {reason}");
+            return Err(ServiceError::not_applied(ErrorCode::Storage, message));
+        }
         if self.pending.bytes() + batch.len() > config.buffer_bytes.0 as usize {
             let message = format!("{} bytes wait for storage, try again", self.pending.bytes());
             return Err(ServiceError::not_applied(ErrorCode::Busy, message));

@@ -300,7 +300,7 @@ impl Lane {
 impl Entry {
     /// A refusal of a later sending does not undo what an earlier one may have done.
     fn final_error(&self, error: ServiceError) -> ServiceError {
-        let happened = error.happened;
+        let happened = if self.maybe_applied { Happened::Unknown } else { error.happened };
         ServiceError { happened, ..error }
     }
 }

@@ -316,6 +316,27 @@ fn an_unknown_batch_is_sent_again_alone_and_never_called_not_applied() {
 }
 
 #[test]
+fn nothing_goes_beside_a_batch_that_was_unknown() {
+    let unknown = |id: u64| {
+        let error = ServiceError::unknown(ErrorCode::Unavailable, "broken");
+        Event::Answered { id: TryId(id), result: Err(error) }
+    };
+    let taken = |id: u64| {
+        let appended = Appended { base_offset: Offset(id), deduplicated: false };
+        Event::Answered { id: TryId(id), result: Ok(appended) }
+    };
+    let mut lane = Lane::new(5);
+    lane.step(push(0, true));
+    lane.step(push(1, true));
+    lane.step(refused(0, ErrorCode::Busy));
+    lane.step(unknown(1));
+    lane.step(push(2, true));
+    assert_eq!(forwarded(&lane.step(Event::Resume)), [(0, 1)], "what follows was unknown");
+    assert_eq!(forwarded(&lane.step(taken(2))), [(1, 1)], "it is unknown itself");
+    assert_eq!(forwarded(&lane.step(taken(3))), [(2, 1)]);
+}
+
+#[test]
 fn a_deadline_tells_what_is_known() {
     let mut lane = Lane::new(1);
     lane.step(push(0, false));

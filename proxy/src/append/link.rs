@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bmq_common::retry::with_deadline;
 use bmq_common::{Shutdown, Tasks};
-use bmq_proto::broker::{AckLevel, AppendAnswer, AppendItem, AppendStream, Appended, BrokerService};
+use bmq_proto::broker::{AckLevel, AppendAnswer, AppendItem, AppendStream, Appended};
 use bmq_proto::rpc::STREAM_MESSAGE_BYTES;
 use bmq_proto::{Epoch, ErrorCode, Incarnation, NodeId, ServiceError, TopicPartition};
 use bytes::Bytes;
@@ -27,6 +27,10 @@ use crate::metrics::ProxyMetrics;
 
 /// Items of one message at most, so that a message of tiny batches stays small too.
 const MESSAGE_ITEMS: usize = 1024;
+
+/// How long answers may still come from a broker whose session has ended: those of one that stopped in order are on
+/// their way. One that hangs gives none, and its partitions are served elsewhere about then.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// A batch as a lane hands it to a link.
 #[derive(Debug)]
@@ -97,9 +101,8 @@ impl Links {
             next_id: 0,
             metrics: self.metrics.clone(),
         };
-        let (service, deadline) = (Arc::clone(&owner.service), self.connect_deadline);
-        let shutdown = self.tasks.shutdown().clone();
-        self.tasks.spawn("append link", carrier.run(service, deadline, shutdown));
+        let (owner, deadline, shutdown) = (owner.clone(), self.connect_deadline, self.tasks.shutdown().clone());
+        self.tasks.spawn("append link", carrier.run(owner, deadline, shutdown));
         link
     }
 }
@@ -123,11 +126,12 @@ struct Carrier {
 }
 
 impl Carrier {
-    async fn run(mut self, service: Arc<dyn BrokerService>, connect_deadline: Duration, shutdown: Shutdown) {
+    async fn run(mut self, owner: RouteOwner, connect_deadline: Duration, shutdown: Shutdown) {
         let _level = self.metrics.link_open();
-        let reason = match with_deadline("the broker", connect_deadline, service.append_stream()).await {
+        let reason = match with_deadline("the broker", connect_deadline, owner.service.append_stream()).await {
             Ok(Ok(stream)) => tokio::select! {
                 reason = self.carry(stream) => reason,
+                () = long_gone(&owner) => "the broker's session has ended".to_owned(),
                 () = shutdown.begun() => "the proxy is shutting down".to_owned(),
             },
             Ok(Err(error)) => format!("cannot open a stream to the broker: {error}"),
@@ -217,6 +221,12 @@ impl Carrier {
             Sent { partition, id, answers }.tell(Err(error));
         }
     }
+}
+
+/// Without this a broker that hangs would hold what was sent to it until the connection is found dead.
+async fn long_gone(owner: &RouteOwner) {
+    owner.gone.begun().await;
+    tokio::time::sleep(LAST_ANSWERS).await;
 }
 
 impl Sent {

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use bmq_common::Shutdown;
 use bmq_proto::broker::{BrokerConnector, BrokerService};
 use bmq_proto::meta::{MetaChange, NodeKind, Owner, PartitionHead, SessionRecord, TopicRecord, TopicState};
 use bmq_proto::{Epoch, Incarnation, NodeId, Offset, TopicId, TopicPartition};
@@ -36,6 +37,8 @@ pub struct RouteOwner {
     pub node: NodeId,
     pub incarnation: Incarnation,
     pub service: Arc<dyn BrokerService>,
+    /// Begins when the broker's session ends: whoever waits for its answer may wait for ever.
+    pub gone: Shutdown,
 }
 
 impl PartialEq for RouteOwner {
@@ -79,6 +82,13 @@ impl Head {
 struct Broker {
     record: SessionRecord,
     service: Arc<dyn BrokerService>,
+    gone: Shutdown,
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.gone.begin();
+    }
 }
 
 /// See the head of the file.
@@ -199,7 +209,7 @@ impl State {
             return;
         }
         let (node, service) = (record.node, self.connector.connect(&record));
-        self.brokers.insert(node, Broker { record, service });
+        self.brokers.insert(node, Broker { record, service, gone: Shutdown::new() });
         self.publish_owned_by(node);
     }
 
@@ -234,7 +244,7 @@ impl State {
     fn route_owner(&self, owner: Owner) -> Option<RouteOwner> {
         let broker = self.brokers.get(&owner.node).filter(|known| known.record.incarnation == owner.incarnation)?;
         let Owner { node, incarnation } = owner;
-        Some(RouteOwner { node, incarnation, service: Arc::clone(&broker.service) })
+        Some(RouteOwner { node, incarnation, service: Arc::clone(&broker.service), gone: broker.gone.clone() })
     }
 
     fn publish_owned_by(&mut self, node: NodeId) {

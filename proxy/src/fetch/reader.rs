@@ -215,7 +215,7 @@ impl Reader {
                 self.fetcher.lists.forget(self.partition);
                 let gone = matches!(error, StoreError::NotFound { .. });
                 if !gone && !error.is_retriable() {
-                    return Err(ServiceError::not_applied(ErrorCode::Storage, error.to_string()));
+                    return Err(ServiceError::from(&error));
                 }
                 patience.pause(&error.to_string()).await?;
                 Ok(None)

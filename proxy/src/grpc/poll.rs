@@ -109,5 +109,5 @@ fn polled_record(record: Record) -> v1::PolledRecord {
 }
 
 fn damaged(error: bmq_proto::record_batch::BatchError) -> ServiceError {
-    ServiceError::not_applied(ErrorCode::Storage, format!("what was read is damaged: {error}"))
+    ServiceError::not_applied(ErrorCode::Damaged, format!("what was read is damaged: {error}"))
 }

@@ -117,6 +117,21 @@ async fn an_unclear_command_that_a_claim_overtook_is_not_called_certain() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_late_intent_does_not_undo_a_newer_one() {
+    let cluster = Cluster::start().await;
+    for reads in 0..20 {
+        cluster.faults.inject([Fault::UnknownLate { reads }]);
+        cluster.intend(2).await;
+        cluster.intend(1).await;
+        // Enough reads for whatever is late.
+        for _ in 0..20 {
+            cluster.meta.head(cluster.partition).await.unwrap();
+        }
+        Broker::claim(&cluster, 1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failing_reads_are_tried_again_until_the_deadline() {
     let cluster = Cluster::start().await;
     cluster.faults.fail_reads(3);
