@@ -17,7 +17,7 @@ pub struct BrokerConfig {
     /// `host:port` told to the others; empty in a single process.
     pub advertised_address: String,
     /// How long the broker counts as alive after its last sign of life.
-    pub session_time: HumanDuration,
+    pub session_ttl: HumanDuration,
     /// How long a broker that shall take a partition over waits for the present owner to release it.
     pub handover_wait: HumanDuration,
     /// How long sealed files may take to be closed when the broker stops.
@@ -32,7 +32,7 @@ impl Default for BrokerConfig {
         Self {
             node_id: 1,
             advertised_address: String::new(),
-            session_time: HumanDuration(Duration::from_secs(3)),
+            session_ttl: HumanDuration(Duration::from_secs(3)),
             handover_wait: HumanDuration(Duration::from_secs(2)),
             close_wait: HumanDuration(Duration::from_secs(3)),
             stream_buffer_bytes: ByteSize::mib(64),
@@ -44,8 +44,8 @@ impl Default for BrokerConfig {
 impl BrokerConfig {
     /// Checks what a single value cannot show.
     pub fn validate(&self) -> Result<(), String> {
-        if self.session_time.0 < Duration::from_secs(2) {
-            return Err(format!("session_time ({}) must be at least 2s", self.session_time));
+        if self.session_ttl.0 < Duration::from_secs(2) {
+            return Err(format!("session_ttl ({}) must be at least 2s", self.session_ttl));
         }
         if self.stream_buffer_bytes.0 < self.partition.max_batch_bytes.0 {
             return Err(format!(

@@ -97,7 +97,7 @@ impl Server {
             node: self.context.me.node,
             incarnation: self.context.me.incarnation,
             address: self.config.advertised_address.clone(),
-            time_to_live: self.config.session_time.0,
+            time_to_live: self.config.session_ttl.0,
         };
         let (meta, random) = (self.components.meta.clone(), self.components.random.clone());
         let ready = readiness.register("broker session");

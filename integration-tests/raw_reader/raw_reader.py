@@ -19,7 +19,7 @@ import zlib
 MAGIC = b"bmq-seg\n"
 HEADER_BYTES = 512
 BATCH_HEADER_BYTES = 61
-# Partition folder, then what the documentation calls the file's name.
+# The states in which a segment has a fixed end.
 SEALED, CLOSED = 2, 3
 
 

@@ -92,6 +92,29 @@ async fn a_failed_file_is_rolled_and_nothing_is_lost_or_doubled() {
 }
 
 #[tokio::test]
+async fn a_store_without_room_is_told_and_outlived() {
+    let store = FaultyStore::new(MemoryStore::new());
+    let world = OnePartition::new(Arc::new(store.clone()), PartitionConfig::default()).await;
+    let owner = world.claim(1).await;
+    // The first try, and both candidates of the next two.
+    for attempt in 0..5 {
+        store.inject(Operation::Create, attempt, Fault::NoSpace);
+    }
+    let taken = owner.append("value 0").await.unwrap_err();
+    assert_eq!((taken.code, taken.happened), (ErrorCode::Storage, Happened::Unknown), "{taken:?}");
+    let refused = owner.append("value 1").await.unwrap_err();
+    assert_eq!((refused.code, refused.happened), (ErrorCode::Storage, Happened::NotApplied), "{refused:?}");
+    assert!(taken.message.contains("no space left") && refused.message.contains("no space left"));
+
+    // What was taken is written when there is room.
+    let mut visible = owner.handle.tail().watch();
+    visible.wait_for(|bounds| bounds.high_watermark == Offset(1)).await.unwrap();
+    let next = world.claim(2).await;
+    assert_eq!(next.append("value 1").await.unwrap().base_offset, Offset(1));
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_created_is_tried_again_under_another_name() {
     let store = FaultyStore::new(MemoryStore::new());
     let world = OnePartition::new(Arc::new(store.clone()), PartitionConfig::default()).await;

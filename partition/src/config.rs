@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a partition writes, rolls and recovers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct PartitionConfig {
     /// A segment is rolled when its file reaches this size.
     pub segment_bytes: ByteSize,

@@ -270,7 +270,7 @@ impl Plan<'_> {
             settings.meta.endpoints = vec![meta.to_owned()];
             settings.store.url.clone_from(&self.arguments.store);
             settings.broker.node_id = id;
-            settings.broker.session_time = self.arguments.session_ttl;
+            settings.broker.session_ttl = self.arguments.session_ttl;
         })
     }
 

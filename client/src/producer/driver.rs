@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tracing::{debug, info};
 
-use super::Ack;
 use super::batch::Taken;
 use super::state::State;
 use super::stream::{Opened, ProduceStream, StreamEvent, open};
 use super::topics::Topics;
+use super::{Ack, closed};
 use crate::Error;
 
 const FIRST_RECONNECT: Duration = Duration::from_millis(50);
@@ -95,9 +95,12 @@ impl Driver {
                 () = sleep_until(self.state.wake_at()) => self.state.on_time(Instant::now()),
             }
         }
-        // Ends the stream in order, and refuses what handles still send.
+        // Everything has its answer, so nothing is lost with the stream. What came after the close is refused.
         drop(link);
         self.commands.close();
+        while let Ok(late) = self.commands.try_recv() {
+            refuse(late);
+        }
         if let Some(done) = closing {
             let _ = done.send(());
         }
@@ -117,13 +120,15 @@ impl Driver {
     /// Returns who waits for the close, if one was asked for; what comes after it is refused.
     fn handle_commands(&mut self, commands: &mut Vec<Command>) -> Option<oneshot::Sender<()>> {
         let now = Instant::now();
-        for command in commands.drain(..) {
+        let mut commands = commands.drain(..);
+        while let Some(command) = commands.next() {
             match command {
                 Command::Take(taken) => self.state.add(taken, now),
                 Command::Flush(done) => self.state.flush(done, now),
                 Command::Close(done) => {
                     let (flushed, _) = oneshot::channel();
                     self.state.flush(flushed, now);
+                    commands.for_each(refuse);
                     return Some(done);
                 }
             }
@@ -179,6 +184,15 @@ impl Driver {
             self.topics.forget(&topic);
         }
     }
+}
+
+/// Answers what comes after the close.
+fn refuse(late: Command) {
+    if let Command::Take(taken) = late {
+        // Whoever dropped the future does not want to know.
+        let _ = taken.answer.send(Err(closed()));
+    }
+    // Those who wait for a flush or a close see that nobody will answer.
 }
 
 async fn sleep_until(at: Option<Instant>) {

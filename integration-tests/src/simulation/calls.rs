@@ -194,6 +194,13 @@ impl World {
             self.env.violated(|| format!("rule 5: an epoch starts at {start}, the log goes to {end}"));
             return;
         }
+        if let Some(file) = applied.dropped {
+            self.env.coverage.hit("seal: empty segment");
+            let (end, sealed_end) = (log.end, self.meta.partitions[partition].records.head.sealed_end);
+            if sealed_end < end {
+                self.env.violated(|| format!("rule 5: {file} was dropped as empty, it holds {sealed_end}..{end}"));
+            }
+        }
         let Some((file, end)) = applied.sealed else { return };
         let key = FileKey { partition, file };
         let Some(segment) = self.meta.segment(key).cloned() else { return };

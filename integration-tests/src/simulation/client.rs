@@ -1,7 +1,7 @@
 //! The clients: each lane is one client connection that appends to one partition, as a proxy forwards it.
 //!
 //! The rules that a sender keeps:
-//! * at most five batches in flight, in order, all under one epoch;
+//! * at most five batches from the oldest unanswered on are in flight, in order, all under one epoch;
 //! * after a refusal it waits for what is in flight, and starts again from the first refused under a higher generation;
 //! * while a batch of unknown fate is sent again, later ones wait;
 //! * what may have been appended is sent again only with a producer id, or by a client that wants it at least once.
@@ -145,12 +145,15 @@ impl Lane {
         self.used_epoch = epoch;
         let stream = self.stream.map_or(0, |stream| stream.id);
         let mut items = Vec::new();
+        // Counted from the oldest not answered, since answers of different ack levels overtake each other: the owner
+        // remembers the last five of a producer, so only those can be told from new ones.
+        let window = self.pending.front().map_or(0, |oldest| batches.info(*oldest).place) + IN_FLIGHT;
         for batch in &self.pending {
+            if batches.info(*batch).place >= window {
+                break;
+            }
             let alone = self.unknown.contains(batch);
             if !self.in_flight.contains_key(batch) {
-                if self.in_flight.len() == IN_FLIGHT {
-                    break;
-                }
                 self.attempts += 1;
                 self.in_flight.insert(*batch, self.attempts);
                 let info = batches.info_mut(*batch);

@@ -60,6 +60,7 @@ pub const EXPECTED: &[&str] = &[
     "fault: command answer lost",
     "fault: command applied late",
     "fault: command slow",
+    "fault: first sync fails",
     "fault: sync fails before",
     "fault: sync fails after",
     "fault: sync hangs",

@@ -24,6 +24,7 @@ pub struct Faults {
     pub command_late: u32,
     pub command_slow: u32,
     // At each operation of the store.
+    pub first_sync_fails: u32,
     pub sync_fails_before: u32,
     pub sync_fails_after: u32,
     pub sync_hangs: u32,
@@ -59,6 +60,7 @@ impl Faults {
             command_answer_lost: some([20, 80, 250]),
             command_late: some([20, 80, 250]),
             command_slow: some([30, 100, 300]),
+            first_sync_fails: some([50, 150, 400]),
             sync_fails_before: some([2, 10, 30]),
             sync_fails_after: some([2, 10, 30]),
             sync_hangs: if local { 0 } else { some([2, 10, 30]) },

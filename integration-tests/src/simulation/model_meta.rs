@@ -35,6 +35,8 @@ pub struct Applied {
     pub changed: bool,
     /// A segment that got its end.
     pub sealed: Option<(FileId, SegmentEnd)>,
+    /// The segment that was open and was dropped, since it ended where it began.
+    pub dropped: Option<FileId>,
 }
 
 impl ModelMeta {
@@ -57,7 +59,7 @@ impl ModelMeta {
             Ok(changes) => changes,
             Err(error) => {
                 note_refusal(&error, env);
-                return Applied { result: Err(error), changed: false, sealed: None };
+                return Applied { result: Err(error), changed: false, sealed: None, dropped: None };
             }
         };
         if let Some(epoch) = command.kind.epoch().filter(|epoch| *epoch != before.epoch) {
@@ -71,17 +73,14 @@ impl ModelMeta {
         if let PartitionCommandKind::OpenSegment { file, epoch, .. } = &command.kind {
             this.registered.insert(*file, *epoch);
         }
-        let sealed = open.filter(|open| this.records.head.open != Some(*open)).and_then(|file| {
-            let record = this.records.segments.values().find(|segment| segment.file == file);
-            if record.is_none() {
-                env.coverage.hit("seal: empty segment");
-            }
-            record.and_then(|record| Some((file, record.end()?)))
-        });
+        let ended = open.filter(|open| this.records.head.open != Some(*open));
+        let record = ended.and_then(|file| this.records.segments.values().find(|segment| segment.file == file));
+        let sealed = record.and_then(|record| Some((record.file, record.end()?)));
+        let dropped = ended.filter(|_| record.is_none());
         if let Err(reason) = check_records(&this.records) {
             env.violated(|| format!("after {command:?}: {reason}"));
         }
-        Applied { result: Ok(answer(&this.records, command)), changed, sealed }
+        Applied { result: Ok(answer(&this.records, command)), changed, sealed, dropped }
     }
 
     pub fn segment(&self, key: FileKey) -> Option<&SegmentRecord> {

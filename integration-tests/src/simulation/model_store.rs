@@ -138,18 +138,19 @@ impl ModelStore {
         writer.busy = true;
         writer.sent += bytes.len();
         let end = writer.sent;
-        let fate = sync_fate(env);
-        let land = env.dice.between(MS / 10, MS);
+        let first = end == bytes.len() || end == SEGMENT_HEADER_LEN + bytes.len();
+        let fate = sync_fate(first, env);
         let slow = env.strikes(|faults| faults.sync_slow, "fault: sync slow");
-        let sync = if slow { env.dice.between(20 * MS, 800 * MS) } else { env.dice.between(MS / 2, 8 * MS) };
+        let sync = if slow { env.dice.between(20 * MS, 800 * MS) } else { env.dice.between(MS, 8 * MS) };
+        let land = env.dice.between(MS / 10, sync);
         match self.files.get_mut(&key) {
             Some(file) => {
                 let fenced_before = file.fenced;
                 file.in_flight = Some(InFlight { bytes, end, fate, fenced_before, landed: false });
                 env.after(land, Happening::Land { machine, key });
-                env.after(land + sync, Happening::SyncEnds { machine, key });
+                env.after(sync, Happening::SyncEnds { machine, key });
             }
-            None => env.after(land, Happening::SyncAnswered { machine, key, answer: Err("the file was deleted") }),
+            None => env.after(sync, Happening::SyncAnswered { machine, key, answer: Err("the file was deleted") }),
         }
         if fate == SyncFate::Hangs {
             let answer = Err("the sync missed its deadline");
@@ -370,8 +371,10 @@ fn broken(file: FileId, reason: &'static str) -> Event {
     Event::Progress { file, progress: WriterProgress { durable: BytePosition::ZERO, state } }
 }
 
-fn sync_fate(env: &mut Env) -> SyncFate {
-    if env.strikes(|faults| faults.sync_fails_before, "fault: sync fails before") {
+fn sync_fate(first: bool, env: &mut Env) -> SyncFate {
+    if first && env.strikes(|faults| faults.first_sync_fails, "fault: first sync fails") {
+        SyncFate::FailsBefore
+    } else if env.strikes(|faults| faults.sync_fails_before, "fault: sync fails before") {
         SyncFate::FailsBefore
     } else if env.strikes(|faults| faults.sync_fails_after, "fault: sync fails after") {
         SyncFate::FailsAfter

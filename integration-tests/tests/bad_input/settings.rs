@@ -41,7 +41,7 @@ fn values_that_make_no_sense_are_named() -> Result<()> {
     let check = |file: &str, words: &[&str]| assert_refused(file, &["standalone"], &[], words);
     check("data_dir = ", &["bmq.toml", "line 1"])?;
     check("[broker]\nnode_id = \"many\"", &["node_id"])?;
-    check("[broker]\nsession_time = \"1s\"", &["session_time (1s) must be at least 2s"])?;
+    check("[broker]\nsession_ttl = \"1s\"", &["session_ttl (1s) must be at least 2s"])?;
     check("[broker.partition]\nsegment_bytes = \"256 apples\"", &["segment_bytes", "256 apples"])?;
     check("[proxy.produce]\nlane_batches = 0", &["produce.lane_batches must not be zero"])?;
     check("[grpc]\naddress = \"192.0.2.1:9640\"", &["192.0.2.1:9640", "no authentication", "--insecure"])?;

@@ -79,6 +79,11 @@ impl Pending {
         self.batches.get_mut(found)
     }
 
+    /// Whoever waits for any of the batches. They wait no longer; the batches stay.
+    pub fn take_waiting(&mut self) -> impl Iterator<Item = Waiting> + '_ {
+        self.batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.waiting))
+    }
+
     /// Takes the next batch to be written at `position`, and notes where it will end.
     pub fn write_next(&mut self, position: BytePosition) -> Option<Bytes> {
         let batch = self.batches.get_mut(self.written)?;

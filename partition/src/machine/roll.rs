@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use bmq_common::clock::Monotonic;
-use bmq_proto::FileId;
 use bmq_proto::meta::{PartitionCommandKind, PartitionView, SegmentEnd, SegmentRecord, SegmentState};
+use bmq_proto::{ErrorCode, FileId, ServiceError};
 use bmq_storage::index::IndexBuilder;
 use bmq_storage::segment::FIRST_BATCH_POSITION;
 use bmq_storage::{FolderPath, SegmentPath};
@@ -64,7 +64,7 @@ pub(super) struct Roll {
     /// The file whose registration is on its way.
     registering: Option<FileId>,
     /// What the store said when it had no room for a file.
-    pub no_space: Option<String>,
+    no_space: Option<String>,
 }
 
 impl Serving {
@@ -78,6 +78,13 @@ impl Serving {
             return now.monotonic;
         }
         self.rolls.front().map_or(now.monotonic, |first| *first + ROLL_WINDOW)
+    }
+
+    /// What to tell producers while nothing can be written since the store has no room.
+    pub fn no_space(&self) -> Option<String> {
+        let reason = self.roll.as_ref()?.no_space.as_ref()?;
+        let is_stuck = self.open.as_ref().is_none_or(|open| open.frozen);
+        is_stuck.then(|| format!("the partition waits for room: {reason}"))
     }
 
     /// Where the open segment ends if it is sealed now.
@@ -196,7 +203,18 @@ impl Machine {
                     roll.start_at = Some(now.monotonic + wait);
                 }
                 self.out.push(Action::Discard(file));
+                self.tell_no_space();
             }
+        }
+    }
+
+    /// Whoever waits while there is no room is told, and may ask again: the batches stay, and will be written.
+    fn tell_no_space(&mut self) {
+        let Phase::Serving(serving) = &mut self.phase else { return };
+        let Some(message) = serving.no_space() else { return };
+        for waiting in serving.pending.take_waiting() {
+            let error = ServiceError::unknown(ErrorCode::Storage, message.clone());
+            self.out.push(Action::Reply { token: waiting.token, reply: Err(error) });
         }
     }
 

@@ -191,8 +191,7 @@ impl Serving {
             }
         }
         // A hiccup of the store is bridged by the buffer. A full disk may stay full: better to say so than to take more.
-        if let Some(reason) = self.roll.as_ref().and_then(|roll| roll.no_space.as_deref()) {
-            let message = format!("the partition waits for room: {reason}");
+        if let Some(message) = self.no_space() {
             return Err(ServiceError::not_applied(ErrorCode::Storage, message));
         }
         if self.pending.bytes() + batch.len() > config.buffer_bytes.0 as usize {

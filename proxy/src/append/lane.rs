@@ -110,6 +110,8 @@ pub struct Lane {
     phase: Phase,
     generation: u32,
     failures: u32,
+    /// What the owner said when it refused a batch last, since the last success: what batches wait for.
+    last_refusal: Option<String>,
     next_try: u64,
     window: usize,
 }
@@ -126,6 +128,7 @@ impl Lane {
             phase: Phase::Flowing,
             generation: 0,
             failures: 0,
+            last_refusal: None,
             next_try: 0,
             window,
         }
@@ -185,11 +188,15 @@ impl Lane {
             Ok(appended) => {
                 entry.fate = Fate::Done(Ok(appended));
                 self.failures = 0;
+                self.last_refusal = None;
                 return;
             }
             Err(error) => error,
         };
         let mut pause = error.code != ErrorCode::OutOfTurn;
+        if pause {
+            self.last_refusal = Some(error.message.clone());
+        }
         match error.happened {
             Happened::Unknown if entry.idempotent => {
                 entry.maybe_applied = true;
@@ -214,18 +221,19 @@ impl Lane {
 
     fn expire(&mut self, now: Monotonic) {
         let mut expired_in_flight = 0;
+        let cause = self.last_refusal.as_ref().map(|said| format!(", last: {said}")).unwrap_or_default();
         for entry in self.entries.iter_mut().take_while(|entry| entry.deadline <= now) {
             let error = match entry.fate {
                 Fate::Done(_) => continue,
                 Fate::Queued => ServiceError::not_applied(
                     ErrorCode::Timeout,
-                    "no owner of the partition took the batch before its deadline",
+                    format!("no owner of the partition took the batch before its deadline{cause}"),
                 ),
                 Fate::Sent(_) => {
                     expired_in_flight += 1;
                     ServiceError::unknown(
                         ErrorCode::Timeout,
-                        "the partition's owner did not answer before the batch's deadline",
+                        format!("the partition's owner did not answer before the batch's deadline{cause}"),
                     )
                 }
             };

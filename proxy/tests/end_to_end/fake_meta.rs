@@ -48,6 +48,12 @@ impl FakeMeta {
         state.tell(MetaChange::Session(session));
     }
 
+    pub fn end_session(&self, kind: NodeKind, node: NodeId) {
+        let mut state = self.state.lock();
+        state.sessions.remove(&(kind, node));
+        state.tell(MetaChange::SessionGone(kind, node));
+    }
+
     /// Changes a head as a transaction does.
     pub fn change_head(&self, partition: TopicPartition, change: impl FnOnce(&mut PartitionHead)) {
         let mut state = self.state.lock();

@@ -1,5 +1,6 @@
 //! Batches in, over moves and breaks.
 
+use bmq_proto::meta::NodeKind;
 use bmq_proto::v1::{self, produce_batch::Payload, produce_request, produce_response};
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -134,6 +135,23 @@ async fn a_lost_answer_is_found_again_with_a_producer_id() {
         assert_eq!((result.sequence, result.base_offset, result.error), (sequence, sequence, None));
     }
     assert_eq!(cluster.values(), numbered(5));
+}
+
+#[tokio::test]
+async fn what_a_hanging_broker_holds_goes_to_the_next_once_its_session_has_ended() {
+    let cluster = Cluster::start().await;
+    let mut producer = Producer::open(&cluster, true).await;
+    let id = producer.opened.producer_id.unwrap();
+    let broker = &cluster.brokers[0];
+    broker.answering.send_replace(false);
+    producer.send(batch(b"value 0", Some((id, 0)))).await;
+    in_time(broker.received.subscribe().wait_for(|received| *received == 1)).await.unwrap();
+    cluster.meta.end_session(NodeKind::Broker, broker.node);
+    cluster.give_to(1);
+    // Its connection stays open all the time.
+    let result = producer.result().await;
+    assert_eq!((result.base_offset, result.error), (0, None));
+    assert_eq!(cluster.values(), numbered(1));
 }
 
 #[tokio::test]
