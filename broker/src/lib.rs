@@ -11,7 +11,6 @@ mod hosting;
 mod open_file_read;
 mod server;
 mod service;
-mod session;
 
 pub use config::BrokerConfig;
 pub use server::{BrokerComponents, Server};

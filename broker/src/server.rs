@@ -12,7 +12,7 @@ use bmq_common::shutdown::Shutdown;
 use bmq_common::tasks::Tasks;
 use bmq_partition::{PartitionContext, PartitionMetrics};
 use bmq_proto::broker::BrokerService;
-use bmq_proto::meta::{MetaService, NodeKind, OpenSession, Owner};
+use bmq_proto::meta::{MetaService, NodeKind, OpenSession, Owner, keep_session};
 use bmq_proto::{Incarnation, NodeId, ServiceError};
 use bmq_storage::SegmentStore;
 
@@ -20,7 +20,6 @@ use crate::assignment::Assignment;
 use crate::config::BrokerConfig;
 use crate::hosting::{Hosting, Reconciler};
 use crate::service::Service;
-use crate::session;
 
 /// How long tasks may take to end once everything was released.
 const LAST_TASKS: Duration = Duration::from_secs(5);
@@ -102,7 +101,7 @@ impl Server {
         let (meta, random) = (self.components.meta.clone(), self.components.random.clone());
         let ready = readiness.register("broker session");
         let session_end = Shutdown::new();
-        self.tasks.spawn("broker session", session::keep(meta, request, random, ready, session_end.clone()));
+        self.tasks.spawn("broker session", keep_session(meta, request, random, ready, session_end.clone()));
 
         tokio::select! {
             () = shutdown.begun() => {}

@@ -1,6 +1,11 @@
 //! The HDFS store on real daemons: the contract of every store, and each way in which HDFS or its client library would
 //! lose or invent an acknowledgement if the store let it. One cluster serves the whole file, one test at a time.
 
+// Clippy knows test functions as such, but not what they call.
+#![allow(clippy::unwrap_used)]
+
+#[path = "hdfs_store/abandoned.rs"]
+mod abandoned;
 #[path = "hdfs_store/contract.rs"]
 mod contract;
 #[path = "hdfs_store/faults.rs"]

@@ -65,7 +65,7 @@ macro_rules! uuid_id {
 }
 
 uuid_id!(
-    /// Names one cluster for ever; stands in every segment header and every meta key.
+    /// Names one cluster for ever; stands in every segment header and every path of a store.
     ClusterId, "cluster id"
 );
 uuid_id!(

@@ -7,12 +7,15 @@
 
 mod command;
 mod record;
+mod session_keeper;
 
 pub use command::{PartitionCommand, PartitionCommandKind, PartitionView, SegmentEnd};
 pub use record::{
     Checkpoint, ClusterRecord, EpochStart, GarbageRecord, Intent, NodeKind, Owner, PartitionHead, SegmentRecord,
     SegmentState, SessionRecord, TopicConfig, TopicRecord, TopicState,
 };
+
+pub use session_keeper::keep_session;
 
 use std::time::Duration;
 

@@ -12,7 +12,6 @@ pub mod head_reads;
 pub mod metrics;
 pub mod producer_ids;
 pub mod server;
-mod session;
 
 pub use config::{InvalidConfig, ProxyConfig};
 pub use server::{BuildError, ProxyComponents, Server};

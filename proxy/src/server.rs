@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bmq_common::{Metrics, Random, Readiness, SharedClock, Shutdown, Tasks};
+use bmq_common::{Metrics, Random, Readiness, ReadyFlag, SharedClock, Shutdown, Tasks};
 use bmq_proto::broker::BrokerConnector;
-use bmq_proto::meta::{MetaService, NodeKind, OpenSession};
+use bmq_proto::meta::{MetaService, NodeKind, OpenSession, keep_session};
 use bmq_proto::rpc::MAX_MESSAGE_BYTES;
 use bmq_proto::v1::admin_server::AdminServer;
 use bmq_proto::v1::messaging_server::MessagingServer;
@@ -29,7 +29,6 @@ use crate::grpc::{AdminApi, Api, MessagingApi};
 use crate::head_reads::HeadReads;
 use crate::metrics::ProxyMetrics;
 use crate::producer_ids::ProducerIds;
-use crate::session;
 
 /// How long background tasks get to end after all streams have.
 const BACKGROUND_GRACE: Duration = Duration::from_secs(2);
@@ -60,6 +59,7 @@ pub enum BuildError {
 pub struct Server {
     api: Arc<Api>,
     session: OpenSession,
+    session_ready: ReadyFlag,
     streams: Tasks,
     background: Tasks,
 }
@@ -71,6 +71,7 @@ impl Server {
         let cluster = components.meta.cluster().await?.cluster;
         // Streams end first, and the background only after them: both follow shutdowns of their own.
         let (streams, background) = (Tasks::new(Shutdown::new()), Tasks::new(Shutdown::new()));
+        let session_ready = components.readiness.register("proxy session");
         let session = OpenSession {
             kind: NodeKind::Proxy,
             node: config.node(),
@@ -79,7 +80,7 @@ impl Server {
             time_to_live: config.session_ttl.get(),
         };
         let api = Arc::new(build_api(cluster, config, components, &streams, &background));
-        Ok(Self { api, session, streams, background })
+        Ok(Self { api, session, session_ready, streams, background })
     }
 
     /// The services that a listener shall serve while [`Self::run`] runs.
@@ -100,8 +101,8 @@ impl Server {
             async move { directory.run(ending).await }
         });
         self.background.spawn("session", {
-            let (deadline, random) = (api.config.metadata_deadline.get(), api.random.clone());
-            session::keep(Arc::clone(&api.meta), self.session, deadline, random, ending.clone())
+            let (meta, random) = (Arc::clone(&api.meta), api.random.clone());
+            keep_session(meta, self.session, random, self.session_ready, ending.clone())
         });
         tokio::select! {
             () = shutdown.begun() => {}

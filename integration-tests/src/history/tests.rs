@@ -131,7 +131,7 @@ fn an_invented_record() {
 
 #[test]
 fn a_record_in_a_partition_that_is_not_its_own() {
-    let astray = PayloadId { producer: 0, partition: 1, sequence: 0 };
+    let astray = PayloadId { producer: 1, partition: 1, sequence: 0 };
     let journal = [journal(), vec![unknown(astray, 30)]].concat();
     let records = [records(), vec![read(3, astray)]].concat();
     check(&journal, &records, &[Violation::Invented { id: astray, at: at(3) }]);

@@ -65,15 +65,20 @@ impl<'a> Arena<'a> {
 
     /// One fault: strikes, waits until every partition goes on, heals, waits for that too.
     pub fn strike(&mut self, fault: Fault, round: usize) -> Result<Strike> {
-        let session = |arena: &Self, victim| runtime().block_on(arena.view.broker_session(NodeId(victim)));
         let frozen = self.freeze(fault, round)?;
-        let old_session = session(self, frozen.victim)?;
+        let session = self.broker_session(frozen.victim)?;
         if fault.kills() {
             frozen.process.kill()?;
         }
-        self.wait_for_acks_since(frozen.at)?;
+        if fault == Fault::BrokerStopped && round % 2 == 1 {
+            // Woken while others take over, it acknowledges as long as nothing stops it.
+            self.wait_for_the_end_of(session, frozen.victim)?;
+            frozen.process.resume()?;
+        } else {
+            self.wait_for_acks_since(frozen.at)?;
+        }
         let healed_at = now_ms();
-        self.heal(fault, &frozen, old_session)?;
+        self.heal(fault, &frozen, session)?;
         self.wait_for_acks_since(now_ms())?;
         let Frozen { victim, at, affected, hits, .. } = frozen;
         let strike = Strike { fault, victim, at, healed_at, affected, hits };
@@ -142,10 +147,19 @@ impl<'a> Arena<'a> {
             Fault::BrokerStopped => frozen.process.resume()?,
         }
         wait_for("the broker to have a session again", PATIENCE, || {
-            let session = runtime().block_on(self.view.broker_session(NodeId(frozen.victim)))?;
+            let session = self.broker_session(frozen.victim)?;
             Ok(session.filter(|_| session != old_session))
         })?;
         Ok(())
+    }
+
+    fn broker_session(&self, broker: u32) -> Result<Option<SessionId>> {
+        runtime().block_on(self.view.broker_session(NodeId(broker)))
+    }
+
+    fn wait_for_the_end_of(&self, session: Option<SessionId>, broker: u32) -> Result<()> {
+        let has_ended = || Ok((self.broker_session(broker)? != session).then_some(()));
+        wait_for("the broker's session to end", PATIENCE, has_ended)
     }
 
     fn open_files(&self) -> Result<Vec<OpenFile>> {

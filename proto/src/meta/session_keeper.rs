@@ -1,21 +1,22 @@
-//! The broker's session in metadata: opened, kept alive, opened again when it ended. It says that the broker is there;
-//! it guards nothing.
+//! A node's session: opened, kept alive, opened again when it ended, closed at shutdown. It says that the node is there
+//! and guards nothing.
 
 use std::sync::Arc;
-
-use bmq_common::readiness::ReadyFlag;
-use bmq_common::retry::Backoff;
-use bmq_common::rng::Random;
-use bmq_common::shutdown::Shutdown;
-use bmq_proto::ErrorCode;
-use bmq_proto::meta::{MetaService, OpenSession, SessionId};
 use std::time::Duration;
 
-/// How many signs of life fit into a session's time.
-const SIGNS_PER_SESSION: u32 = 4;
+use bmq_common::retry::Backoff;
+use bmq_common::{Random, ReadyFlag, Shutdown};
 
-/// Keeps a session until shutdown, then closes it.
-pub async fn keep(
+use super::{MetaService, OpenSession, SessionId};
+use crate::ErrorCode;
+
+/// Signs of life per time to live: all but one of them may get lost.
+const SIGNS_PER_SESSION: u32 = 4;
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+
+/// Keeps a session until shutdown, then closes it; `ready` tells whether there is one.
+pub async fn keep_session(
     meta: Arc<dyn MetaService>,
     request: OpenSession,
     random: Random,
@@ -27,11 +28,11 @@ pub async fn keep(
         () = shutdown.begun() => {}
         () = keep_open(meta.as_ref(), &request, &random, &ready, &mut open) => {}
     }
-    ready.set(false, "the broker is stopping");
+    ready.set(false, "the node is stopping");
     if let Some(session) = open
         && let Err(error) = meta.close_session(session).await
     {
-        tracing::warn!(%error, "the session was not closed; it ends by itself");
+        tracing::info!(%error, "the session was not closed, it ends by itself");
     }
 }
 
@@ -42,7 +43,7 @@ async fn keep_open(
     ready: &ReadyFlag,
     open: &mut Option<SessionId>,
 ) {
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+    let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
     loop {
         match meta.open_session(request.clone()).await {
             Ok(session) => {
