@@ -16,4 +16,5 @@ pub mod one_partition;
 pub mod payload;
 pub mod process;
 pub mod read_back;
+pub mod simulation;
 pub mod standalone;

@@ -1,8 +1,7 @@
 //! The HDFS store on real daemons: the contract of every store, and each way in which HDFS or its client library would
 //! lose or invent an acknowledgement if the store let it. One cluster serves the whole file, one test at a time.
 
-// Clippy knows test functions as such, but not what they call.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // Also in the functions that the tests share.
 
 #[path = "hdfs_store/abandoned.rs"]
 mod abandoned;

@@ -73,7 +73,7 @@ fn parse_value(setting: &SettingName, text: &str) -> Result<u64, ServiceError> {
 }
 
 fn unknown(name: &str) -> ServiceError {
-    let nearest = SETTINGS.iter().max_by_key(|known| shared_words(known.name, name));
+    let nearest = SETTINGS.iter().rev().max_by_key(|known| shared_words(known.name, name));
     match nearest.filter(|known| shared_words(known.name, name) > 0) {
         Some(known) => invalid(format!("no topic setting is called `{name}`, did you mean `{}`?", known.name)),
         None => {

@@ -115,10 +115,10 @@ impl State {
 
     fn lane_for(&mut self, taken: &Taken) -> LaneIndex {
         let count = taken.partition_count;
-        let topic = self
-            .topics
-            .entry(Arc::clone(&taken.topic))
-            .or_insert_with(|| Topic { lanes: Vec::new(), sticky: Sticky::new(count, &self.random) });
+        let topic = self.topics.entry(Arc::clone(&taken.topic)).or_insert_with(|| Topic {
+            lanes: Vec::new(),
+            sticky: Sticky::new(count, self.rules.batch_bytes, &self.random),
+        });
         let lanes = &self.lanes;
         let open = |partition: u32| {
             let lane = topic.lanes.get(partition as usize).copied().flatten();

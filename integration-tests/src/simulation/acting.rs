@@ -1,6 +1,6 @@
 //! Doing what machines want: the driver's part, over the models.
 
-use bmq_partition::machine::{Action, Event, Published, RollCause, StoreFault};
+use bmq_partition::machine::{Action, Event, Published, RollCause, ScanRequest, StoreFault};
 use bmq_proto::meta::PartitionCommand;
 use bmq_proto::{ErrorCode, FileId, ServiceError};
 
@@ -54,10 +54,17 @@ impl World {
                 let hop = self.env.hop();
                 self.env.after(hop, Happening::ReadHead { machine: id, partition });
             }
-            Action::ListFolder => self.call_store(id, StoreCall::List),
+            Action::ListFolder => {
+                let now = self.env.now;
+                self.machines.entry(id).and_modify(|running| running.claimed_at = running.claimed_at.or(Some(now)));
+                self.call_store(id, StoreCall::List);
+            }
             Action::Fence(file) => self.call_store(id, StoreCall::Fence(file)),
             Action::Recover(file) => self.call_store(id, StoreCall::Recover(file)),
-            Action::Scan(request) => self.call_store(id, StoreCall::Scan(request)),
+            Action::Scan(request) => {
+                self.note_unread(id, &request);
+                self.call_store(id, StoreCall::Scan(request));
+            }
             Action::Create(file) => self.create(id, file),
             Action::Write { file, parts } => {
                 self.store.write(id, FileKey { partition, file }, parts, &mut self.env);
@@ -78,6 +85,18 @@ impl World {
             Action::RollBegun(cause) => self.env.coverage.hit(roll_name(&cause)),
             Action::Alarm(message) => self.take_alarm(partition, &message),
             Action::Stopped(reason) => self.stopped(id, &reason),
+        }
+    }
+
+    /// An owner waits for sealed files only so long (ADR 0002): after that, and not before, it may leave them out.
+    fn note_unread(&mut self, id: MachineId, request: &ScanRequest) {
+        let Some(running) = self.machines.get(&id) else { return };
+        let segments = self.meta.partitions[running.partition].records.segments.values();
+        let sealed = segments.filter(|segment| segment.end().is_some()).count();
+        let waited = running.claimed_at.is_some_and(|at| self.env.now - at >= self.config.sealed_wait.0.as_nanos() as u64);
+        if sealed > request.sealed.len() && waited {
+            self.env.coverage.hit("recovery: sealed file not waited for");
+            self.checker.partitions[running.partition].not_waited_for = true;
         }
     }
 

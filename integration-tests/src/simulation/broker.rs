@@ -43,6 +43,8 @@ pub struct Running {
     /// Once it told its bounds.
     pub epoch: Option<Epoch>,
     pub releasing: bool,
+    /// When its claim had been applied.
+    pub claimed_at: Option<u64>,
     /// When the next tick is planned.
     pub tick_at: Option<u64>,
     /// Appends not answered, by token.

@@ -93,7 +93,7 @@ impl World {
     fn take_indexes(&mut self, partition: usize, written: Vec<(bmq_proto::FileId, Bytes)>) {
         for (file, index) in written {
             self.env.coverage.hit("store: index made from data");
-            let sure = self.checker.partitions[partition].damaged_sealed.is_empty();
+            let sure = self.checker.partitions[partition].knows_producers();
             self.store.write_index(FileKey { partition, file }, index, sure, &mut self.env);
         }
     }
@@ -126,7 +126,7 @@ impl World {
         if self.env.strikes(|faults| faults.index_write_fails, "fault: index write fails") {
             return Err(StoreFault::Failed("the index was not written".to_owned()));
         }
-        let sure = self.checker.partitions[partition].damaged_sealed.is_empty();
+        let sure = self.checker.partitions[partition].knows_producers();
         self.store.write_index(key, index, sure, &mut self.env);
         Ok(())
     }

@@ -48,6 +48,8 @@ pub struct PartitionLog {
     pub refused: bool,
     /// Segments whose file was damaged on purpose after the seal.
     pub damaged_sealed: BTreeSet<Offset>,
+    /// An owner began to serve without the producers of a sealed segment, after waiting as long as it does.
+    pub not_waited_for: bool,
 }
 
 #[derive(Default)]
@@ -172,6 +174,11 @@ impl Checker {
 }
 
 impl PartitionLog {
+    /// Whether owners must know every producer: what a damaged segment says of them is lost with it.
+    pub fn knows_producers(&self) -> bool {
+        self.damaged_sealed.is_empty() && !self.not_waited_for
+    }
+
     /// Takes every batch of a sealed range, which must be whole and contiguous.
     fn take_range(&mut self, segment: &SegmentRecord, end: SegmentEnd, bytes: Bytes, batches: &Batches, env: &mut Env) {
         let mut next = segment.base_offset;
@@ -238,8 +245,7 @@ impl PartitionLog {
         let first = if after_memory_acks { found } else { 0 };
         let (epoch, next) = self.sequences.get(&key.id).copied().unwrap_or((key.epoch, first));
         let expected = if key.epoch > epoch { 0 } else { next };
-        // What a damaged segment says of its producers is lost with it.
-        if (key.epoch < epoch || found != expected) && self.damaged_sealed.is_empty() {
+        if (key.epoch < epoch || found != expected) && self.knows_producers() {
             env.violated(|| format!("producer {} at {}: sequence {found}, {expected} comes next", key.id, self.end));
         }
         self.sequences.insert(key.id, (key.epoch, header.last_sequence() + 1));
@@ -249,10 +255,11 @@ impl PartitionLog {
     /// are in the order sent.
     fn check_order(&mut self, batch: usize, base: Offset, batches: &Batches, env: &mut Env) {
         let info = batches.info(batch);
+        let known = self.knows_producers();
         let offsets = self.seen.entry(batch).or_default();
         offsets.push(base);
         let may_repeat = info.retried && info.kind == LaneKind::PlainRetry;
-        if offsets.len() > 1 && !may_repeat && self.damaged_sealed.is_empty() {
+        if offsets.len() > 1 && !may_repeat && known {
             env.violated(|| format!("rule 5: batch {batch} is in the log more than once: {offsets:?}"));
         }
         if may_repeat {
@@ -260,7 +267,7 @@ impl PartitionLog {
         }
         if let Some(last) = self.last_of_stream.insert(info.stream, info.place)
             && last >= info.place
-            && self.damaged_sealed.is_empty()
+            && known
         {
             env.violated(|| format!("order: place {} of stream {} after {last}", info.place, info.stream));
         }

@@ -93,7 +93,7 @@ impl World {
             let closed = segments.iter().filter(|segment| segment.is_closed());
             closed.for_each(|segment| self.read_segment(partition, segment));
             let log = &self.checker.partitions[partition];
-            if log.refused || !log.damaged_sealed.is_empty() {
+            if log.refused || !log.knows_producers() {
                 continue;
             }
             let end = segments.last().and_then(SegmentRecord::end).map(|end| end.offset).unwrap_or_default();

@@ -34,6 +34,7 @@ pub struct Faults {
     pub create_slow: u32,
     pub store_answer_lost: u32,
     pub recovery_slow: u32,
+    pub recovery_very_slow: u32,
     pub index_write_fails: u32,
     /// At each recovery of a file of which something is known to be durable.
     pub damage_open: u32,
@@ -43,6 +44,7 @@ pub struct Faults {
 impl Faults {
     /// A random subset. Damage is rare, since a damaged partition refuses to go on.
     pub fn swarm(dice: &mut Dice, local: bool) -> Self {
+        let usual = !dice.chance(60);
         let mut some = |rates: [u32; 3]| if dice.chance(450) { *dice.pick(&rates) } else { 0 };
         Self {
             crash: some([10, 40, 120]),
@@ -70,6 +72,7 @@ impl Faults {
             create_slow: some([30, 100, 300]),
             store_answer_lost: some([20, 80, 250]),
             recovery_slow: if local { 0 } else { some([50, 150, 400]) },
+            recovery_very_slow: if local || usual { 0 } else { 150 },
             index_write_fails: some([50, 150, 400]),
             damage_open: if dice.chance(80) { 200 } else { 0 },
             damage_sealed: if dice.chance(80) { 200 } else { 0 },

@@ -130,6 +130,7 @@ impl World {
             machine: Machine::new(setup),
             epoch: None,
             releasing: false,
+            claimed_at: None,
             tick_at: None,
             waiting: BTreeMap::new(),
             next_token: 0,

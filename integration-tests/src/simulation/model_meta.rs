@@ -92,7 +92,12 @@ impl ModelMeta {
         let Some(segment) = self.segment(key) else { return Known::Nothing };
         match (segment.end(), segment.floor) {
             (Some(end), _) => Known::SealedAt(end.position.0 as usize),
-            (None, Some(floor)) => Known::OpenWithFloor(floor.0 as usize),
+            (None, Some(floor)) => {
+                let checkpoint = self.partitions[key.partition].records.checkpoint;
+                let here = checkpoint.filter(|checkpoint| checkpoint.file == key.file);
+                let checkpoint = here.map_or(0, |checkpoint| checkpoint.position.0 as usize);
+                Known::Open { floor: floor.0 as usize, checkpoint }
+            }
             (None, None) => Known::Nothing,
         }
     }

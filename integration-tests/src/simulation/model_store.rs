@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bmq_partition::machine::{Event, StoreFault};
+use bmq_proto::record_batch::split_batches;
 use bmq_proto::{BytePosition, FileId};
 use bmq_storage::segment::{SEGMENT_HEADER_LEN, SegmentHeader};
 use bmq_storage::{FenceOutcome, FolderPath, FoundFile, SegmentIndex, WriterProgress, WriterState};
@@ -46,7 +47,8 @@ pub enum Injected {
 #[derive(Debug, Clone, Copy)]
 pub enum Known {
     Nothing,
-    OpenWithFloor(usize),
+    /// `checkpoint` is 0 if there is none in this file.
+    Open { floor: usize, checkpoint: usize },
     SealedAt(usize),
 }
 
@@ -236,8 +238,7 @@ impl ModelStore {
         }
         if file.state == FileState::Open {
             file.state = FileState::Recovering;
-            let slow = env.strikes(|faults| faults.recovery_slow, "fault: recovery slow");
-            let time = if slow { env.dice.between(SECOND, 6 * SECOND) } else { env.dice.between(5 * MS, 500 * MS) };
+            let time = recovery_time(env);
             env.after(time, Happening::RecoveryEnds(key));
         }
         // After a repair in place the NameNode may know of bytes that no sync covered.
@@ -371,6 +372,16 @@ fn broken(file: FileId, reason: &'static str) -> Event {
     Event::Progress { file, progress: WriterProgress { durable: BytePosition::ZERO, state } }
 }
 
+fn recovery_time(env: &mut Env) -> u64 {
+    if env.strikes(|faults| faults.recovery_very_slow, "fault: recovery very slow") {
+        env.dice.between(10 * SECOND, 25 * SECOND)
+    } else if env.strikes(|faults| faults.recovery_slow, "fault: recovery slow") {
+        env.dice.between(SECOND, 6 * SECOND)
+    } else {
+        env.dice.between(5 * MS, 500 * MS)
+    }
+}
+
 fn sync_fate(first: bool, env: &mut Env) -> SyncFate {
     if first && env.strikes(|faults| faults.first_sync_fails, "fault: first sync fails") {
         SyncFate::FailsBefore
@@ -412,31 +423,44 @@ fn end_local_sync(file: &mut ModelFile, group: &InFlight, fence_seen_before: boo
     if group.fate == SyncFate::Works { Ok(group.end) } else { Err("the disk failed after the sync") }
 }
 
-/// Cuts or flips something that was known to be durable.
+/// Damages something that was known to be durable: cuts the file, flips a bit, or scrambles a batch.
 fn damage(file: &mut ModelFile, synced: usize, known: Known, env: &mut Env) -> Option<Injected> {
-    let (limit, kind) = match known {
+    let (limit, checkpoint, kind) = match known {
         Known::Nothing => return None,
-        Known::OpenWithFloor(floor) => (floor.min(synced), Injected::Open),
-        Known::SealedAt(end) => (end.min(synced), Injected::Sealed),
+        Known::Open { floor, checkpoint } => (floor.min(synced), checkpoint, Injected::Open),
+        Known::SealedAt(end) => (end.min(synced), 0, Injected::Sealed),
     };
     if limit <= SEGMENT_HEADER_LEN {
         return None;
     }
-    let flip = env.dice.chance(500);
-    let struck = match (kind, flip) {
-        (Injected::Open, true) => env.strikes(|faults| faults.damage_open, "fault: open file flipped"),
-        (Injected::Open, false) => env.strikes(|faults| faults.damage_open, "fault: open file cut"),
-        (Injected::Sealed, true) => env.strikes(|faults| faults.damage_sealed, "fault: sealed file flipped"),
-        (Injected::Sealed, false) => env.strikes(|faults| faults.damage_sealed, "fault: sealed file cut"),
+    let way = env.dice.below(3);
+    let struck = match (kind, way) {
+        (Injected::Open, 0) => env.strikes(|faults| faults.damage_open, "fault: open file flipped"),
+        (Injected::Open, 1) if checkpoint > SEGMENT_HEADER_LEN => {
+            env.strikes(|faults| faults.damage_open, "fault: open file scrambled")
+        }
+        (Injected::Open, _) => env.strikes(|faults| faults.damage_open, "fault: open file cut"),
+        (Injected::Sealed, 0) => env.strikes(|faults| faults.damage_sealed, "fault: sealed file flipped"),
+        (Injected::Sealed, _) => env.strikes(|faults| faults.damage_sealed, "fault: sealed file cut"),
     };
     if !struck {
         return None;
     }
     let at = env.dice.below(limit as u64) as usize;
-    if flip {
-        file.bytes[at] ^= 1 << env.dice.below(8);
-    } else {
-        file.close_at(at);
+    match way {
+        0 => file.bytes[at] ^= 1 << env.dice.below(8),
+        1 if kind == Injected::Open && checkpoint > SEGMENT_HEADER_LEN => scramble(file, checkpoint, env),
+        _ => file.close_at(at),
     }
     Some(kind)
+}
+
+/// Makes a batch below the checkpoint look as if the file ended inside it, with a checksum that says nothing.
+fn scramble(file: &mut ModelFile, checkpoint: usize, env: &mut Env) {
+    let whole = Bytes::copy_from_slice(&file.bytes[SEGMENT_HEADER_LEN..checkpoint]);
+    let lengths = split_batches(&whole).map_while(|batch| Some(batch.ok()?.0.total_len()));
+    let starts: Vec<usize> = lengths.scan(SEGMENT_HEADER_LEN, |next, length| Some(std::mem::replace(next, *next + length))).collect();
+    let at = *env.dice.pick(&starts);
+    file.bytes[at + 9] ^= 1;
+    file.bytes[at + 17] ^= 1;
 }

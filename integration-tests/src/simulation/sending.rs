@@ -76,9 +76,9 @@ impl World {
         if self.lanes[lane].stream.is_none_or(|current| current.id != stream) {
             return;
         }
-        let quiet = self.checker.partitions[self.lanes[lane].partition].damaged_sealed.is_empty();
-        if !quiet && reply.is_err() {
-            // The producers' state went with the damaged segment: whatever they are told is right.
+        let known = self.checker.partitions[self.lanes[lane].partition].knows_producers();
+        if !known && reply.is_err() {
+            // The producers' state went with a segment that is not read: whatever they are told is right.
             self.lanes[lane].excuse();
         }
         self.lanes[lane].take_answer(batch, reply, &self.batches, &mut self.env);

@@ -111,14 +111,9 @@ impl Recovering {
         }
         let open = report.open.as_ref()?;
         let segment = self.segments.iter().find(|segment| segment.file == open.file)?;
-        judge::damage(open, self.required(segment))
-    }
-
-    /// What is known to have been durable in the open file.
-    fn required(&self, segment: &SegmentRecord) -> BytePosition {
-        let floor = segment.floor.unwrap_or_default();
         let checkpoint = self.checkpoint.filter(|checkpoint| checkpoint.file == segment.file);
-        floor.max(checkpoint.map(|checkpoint| checkpoint.position).unwrap_or_default())
+        let checkpoint = checkpoint.map(|checkpoint| checkpoint.position).unwrap_or_default();
+        judge::damage(open, segment.floor.unwrap_or_default(), checkpoint)
     }
 }
 

@@ -7,8 +7,10 @@ use bmq_proto::BytePosition;
 
 use super::{OpenScan, ScanStop};
 
-/// Says why the open file is damaged, if it is. Everything below `required` was known to be covered.
-pub(super) fn damage(scan: &OpenScan, required: BytePosition) -> Option<String> {
+/// Says why the open file is damaged, if it is. Everything below `floor` was known to be covered; below `checkpoint`,
+/// where a batch ended, everything was known to be good.
+pub(super) fn damage(scan: &OpenScan, floor: BytePosition, checkpoint: BytePosition) -> Option<String> {
+    let required = floor.max(checkpoint);
     if let ScanStop::BadHeader(reason) = &scan.stop {
         return Some(format!("file {} has a damaged header: {reason}", scan.file));
     }
@@ -22,7 +24,10 @@ pub(super) fn damage(scan: &OpenScan, required: BytePosition) -> Option<String> 
     }
     match &scan.stop {
         // The floor lies inside a batch that the file's end cuts: what it covers of that batch was never acknowledged.
-        ScanStop::TornBatch => None,
+        ScanStop::TornBatch if at >= checkpoint => None,
+        ScanStop::TornBatch => {
+            Some(format!("file {file} is damaged at byte {at}: a batch seems cut, below {checkpoint} known to be good"))
+        }
         ScanStop::TornHeader => {
             Some(format!("file {file} has no whole header, {required} bytes were known to be there"))
         }
@@ -46,8 +51,11 @@ mod tests {
             end: SegmentEnd { offset: Offset(0), position: BytePosition(end) },
             stop,
         };
-        let found = damage(&scan, BytePosition(required));
+        let found = damage(&scan, BytePosition(required), BytePosition::ZERO);
         assert_eq!(found.is_some(), damaged, "{scan:?} required {required}: {found:?}");
+        // What a checkpoint knows is never torn.
+        let found = damage(&scan, BytePosition::ZERO, BytePosition(required));
+        assert_eq!(found.is_some(), damaged || end < required, "{scan:?} checkpoint {required}: {found:?}");
     }
 
     #[test]
