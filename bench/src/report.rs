@@ -37,10 +37,10 @@ pub struct BareReport {
     pub mb_per_second: f64,
     #[serde(flatten)]
     pub latency: LatencyFigures,
-    /// Of the run's MB/s to the bare store's.
-    pub throughput_ratio: f64,
-    /// Of the run's median latency to the bare store's.
-    pub p50_ratio: f64,
+    /// Of the run's MB/s to the bare store's; none if the run was held to a rate.
+    pub throughput_ratio: Option<f64>,
+    /// Of the run's median latency to the bare store's; none in a closed loop, where records mostly wait for each other.
+    pub p50_ratio: Option<f64>,
 }
 
 impl ProduceReport {
@@ -71,8 +71,8 @@ impl ProduceReport {
             seconds,
             mb_per_second,
             latency,
-            throughput_ratio: self.mb_per_second / mb_per_second,
-            p50_ratio: self.latency.p50_ms / latency.p50_ms,
+            throughput_ratio: self.rate.is_none().then(|| self.mb_per_second / mb_per_second),
+            p50_ratio: self.rate.map(|_| self.latency.p50_ms / latency.p50_ms),
         });
     }
 
@@ -87,8 +87,9 @@ impl ProduceReport {
         let mut rows = vec![row("bmq", self.mb_per_second, Some(self.records_per_second), self.latency)];
         if let Some(bare) = &self.bare {
             rows.push(row("bare store", bare.mb_per_second, None, bare.latency));
-            let [mb, p50] = [bare.throughput_ratio, bare.p50_ratio].map(|ratio| format!("{ratio:.2}x"));
             let dash = || "-".to_owned();
+            let ratio = |ratio: Option<f64>| ratio.map_or_else(dash, |ratio| format!("{ratio:.2}x"));
+            let [mb, p50] = [bare.throughput_ratio, bare.p50_ratio].map(ratio);
             rows.push(["ratio".to_owned(), mb, dash(), p50, dash(), dash(), dash()]);
         }
         rows
@@ -131,9 +132,12 @@ mod tests {
         assert_eq!(report.rows().len(), 1);
         let bare = BareLoad { files: 2, group_bytes: 4_096, duration: second };
         report.compare(bare, &BareOutcome { bytes: 2_000_000, elapsed: second, latencies: latencies(4) });
-        assert_eq!(report.rows()[2], ["ratio", "0.50x", "-", "1.50x", "-", "-", "-"].map(str::to_owned));
+        assert_eq!(report.rows()[2], ["ratio", "0.50x", "-", "-", "-", "-", "-"].map(str::to_owned));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["bare"]["throughput_ratio"], 0.5);
+        report.rate = Some(1_000.0);
+        report.compare(bare, &BareOutcome { bytes: 2_000_000, elapsed: second, latencies: latencies(4) });
+        assert_eq!(report.rows()[2], ["ratio", "-", "-", "1.50x", "-", "-", "-"].map(str::to_owned));
         assert!(json["p50_ms"].as_f64().unwrap() > 5.9);
     }
 }

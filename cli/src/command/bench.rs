@@ -61,8 +61,8 @@ pub struct Produce {
     /// Bytes that each producer may have without an answer
     #[arg(long, value_name = "SIZE", default_value = "32MiB")]
     buffer: ByteSize,
-    /// How long a batch waits for more records
-    #[arg(long, value_name = "DURATION", default_value = "5ms")]
+    /// How long a batch waits for more records; batches grow by themselves while earlier ones are on their way
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
     linger: HumanDuration,
     /// The topic to write to; made if it is not there
     #[arg(long, value_name = "NAME", default_value = "bench")]

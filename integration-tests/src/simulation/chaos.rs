@@ -61,6 +61,9 @@ impl World {
         if self.env.strikes(|faults| faults.index_flipped, "fault: index flipped") {
             self.store.harm_index(false, &mut self.env);
         }
+        if self.env.strikes(|faults| faults.idle_breaks, "fault: idle writer breaks") {
+            self.store.break_idle_writer(&mut self.env);
+        }
         let wish = self.env.faults.wish_roll;
         if wish > 0 && self.env.dice.chance(wish) {
             let machines: Vec<_> = self.nodes.iter().filter_map(|node| node.machines[partition]).collect();

@@ -16,6 +16,7 @@ pub struct Faults {
     pub move_intent: u32,
     pub index_lost: u32,
     pub index_flipped: u32,
+    pub idle_breaks: u32,
     pub wish_roll: u32,
     // At each message.
     pub watch_lag: u32,
@@ -56,6 +57,7 @@ impl Faults {
             move_intent: some([20, 80, 250]),
             index_lost: some([20, 60, 200]),
             index_flipped: some([20, 60, 200]),
+            idle_breaks: some([20, 80, 200]),
             wish_roll: some([10, 40, 100]),
             watch_lag: some([50, 150, 400]),
             command_lost: some([20, 80, 200]),

@@ -171,6 +171,9 @@ impl ModelStore {
         let Some(group) = file.in_flight.take() else { return };
         let answer = if self.local {
             end_local_sync(file, &group, self.fence_seen_before_sync)
+        } else if env.now < self.down_until {
+            // Every sync asks the NameNode.
+            Err("the NameNode does not answer")
         } else {
             end_hdfs_sync(file, &group, env)
         };
@@ -207,6 +210,16 @@ impl ModelStore {
         };
         self.start_sync(machine, key, env);
         Some(event)
+    }
+
+    /// Some writer with nothing to do loses its pipeline or its lease.
+    pub fn break_idle_writer(&mut self, env: &mut Env) {
+        let idle = self.writers.iter_mut().find(|(_, writer)| !writer.busy && !writer.broken);
+        if let Some(((machine, key), writer)) = idle {
+            env.coverage.hit("store: idle writer breaks");
+            writer.broken = true;
+            env.after(MS / 10, Happening::Event(*machine, broken(key.file, "its pipeline broke")));
+        }
     }
 
     /// The machine's process, or the machine itself, is gone.

@@ -76,8 +76,8 @@ async fn a_datanode_dies_or_hangs_under_a_sync() {
         let (nonce, writer) = bench.create_ready(nonce..nonce + 50).await;
         let path = bench.path(nonce);
         let mut progress = writer.progress();
-        let appending = tokio::spawn(append_until_broken(writer, 64 << 10));
-        until_durable(&mut progress, 1 << 20).await;
+        let appending = tokio::spawn(append_until_broken(writer, 4 << 10));
+        until_durable(&mut progress, 256 << 10).await;
         let victim = bench.cluster.block_locations(&bench.absolute(path)).unwrap()[place];
         match fault {
             Fault::Kill => bench.cluster.kill_datanode(victim).unwrap(),

@@ -108,6 +108,7 @@ pub async fn append_until_broken(writer: Arc<dyn SegmentWriter>, bytes: u64) -> 
     loop {
         match writer.append(vec![pattern_bytes(end.0, bytes)]) {
             Ok(position) => end = position,
+            Err(StoreError::Refused { reason, .. }) => panic!("the fault came too late for this file: {reason}"),
             Err(_) => break,
         }
         if !is_durable(&*writer, end).await {
