@@ -32,7 +32,7 @@ pub enum Command {
     LocalCluster(local_cluster::Arguments),
     /// Run a metadata service
     ///
-    /// Keeps topics, sessions and partitions in etcd, or in a file of its own. See docs/CLI.md for its settings.
+    /// Keeps topics, sessions and partitions in etcd, or in a file of its own.
     Meta(SettingsArguments),
     /// Run a controller
     ///

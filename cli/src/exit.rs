@@ -22,8 +22,14 @@ pub const INTERRUPTED: u8 = 130;
 
 /// Shown below `--help`.
 pub const HELP: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no such topic, partition or offset,
-4 no answer or not in time (try again), 5 refused by the server (do not), 130 interrupted.";
+Exit codes:
+  0    done
+  1    failed
+  2    wrong usage or configuration
+  3    no such topic, partition or offset
+  4    no answer, too late, or busy: try again
+  5    refused by the server: trying again will not help
+  130  interrupted";
 
 /// What was typed or configured makes no sense.
 #[derive(Debug, thiserror::Error)]

@@ -23,8 +23,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "bmq", version, after_help = exit::HELP)]
 struct Arguments {
-    /// Whom topic, produce, consume, cluster and bench ask
-    #[arg(long, global = true, env = SERVER_VARIABLE, default_value = "127.0.0.1:9640", value_name = "ADDR")]
+    /// The server that topic, produce, consume, cluster and bench talk to
+    #[arg(
+        long,
+        global = true,
+        env = SERVER_VARIABLE,
+        default_value = "127.0.0.1:9640",
+        value_name = "ADDR",
+        help_heading = "Server"
+    )]
     server: String,
     #[command(subcommand)]
     command: Command,

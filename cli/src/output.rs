@@ -12,10 +12,10 @@ use crate::exit::OutputError;
 /// How a command shows its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Columns for people; may change.
+    /// Columns, for people.
     #[default]
     Table,
-    /// One JSON document; only grows.
+    /// One JSON document, for scripts; fields are only ever added.
     Json,
 }
 

@@ -257,31 +257,58 @@ async fn a_consumer_is_told_of_damage_and_goes_on_behind_it() -> Result<()> {
     let content = std::fs::read(&files.data)?;
     let second = batches_of(&content)?[1].clone();
     std::fs::write(&files.data, flipped(&content, second.bytes.start + 80))?;
-    // Neither is there an index any more: a claim reads all of the segment.
-    std::fs::remove_file(&files.index)?;
     let stack = data.start().await?;
-    let client = Client::connect(&stack.server).await?;
-    let consume = async |offset: u64| -> Result<Vec<Result<u64, bmq_client::Error>>> {
-        let subscriptions = vec![Subscription::from((TOPIC, 0, StartAt::Offset(offset)))];
-        let consumer = client.consume(subscriptions).await?.until_end().await?;
-        Ok(consumer.map(|record| record.map(|record| record.offset)).collect().await)
-    };
-    let from_start = tokio::time::timeout(PATIENCE, consume(0)).await.context("a consumer waits for ever")??;
-    let (told, read) = from_start.split_last().context("something is read")?;
-    ensure!(read.len() as u64 == second.offsets.start && read.iter().all(Result::is_ok), "{read:?}");
-    let error = told.as_ref().expect_err("the second batch is damaged");
-    ensure!(error.code == ErrorCode::Damaged && error.message.contains(&files.name), "{error:?}");
-    let behind = consume(second.offsets.end).await?;
     let end = data.producer.sent_records();
-    ensure!(behind == (second.offsets.end..end).map(Ok).collect::<Vec<_>>(), "{behind:?}");
+    check_consumers(&stack, &files.name, &second.offsets, end).await?;
 
-    // What is damaged is told; what is new is taken.
+    // The index still knows the producer, and what is new is taken.
     let mut stream = stack.broker.append_stream().await?;
     let known = data.producer.resend(&mut stream).await?;
-    println!("behind the damage {known} of the newest batches are known");
+    ensure!(known == 2, "of the newest two batches {known} are known");
     data.producer.send(&stream, 1).await?;
     let answers = stream.answers.next().await.context("the stream goes on")?;
     ensure!(data.producer.take(&answers[0])? && data.producer.unanswered() == 0, "{:?}", answers[0]);
     drop(stream);
+    stack.stop().await?;
+
+    // Without its index, too.
+    std::fs::remove_file(&files.index)?;
+    let stack = data.start().await?;
+    check_consumers(&stack, &files.name, &second.offsets, end + 1).await?;
+    stack.stop().await
+}
+
+/// Consumers are given all records but the damaged ones, and are told of those.
+async fn check_consumers(stack: &InProcess, file: &str, damaged: &std::ops::Range<u64>, end: u64) -> Result<()> {
+    let client = Client::connect(&stack.server).await?;
+    let consume = async |offset: u64| -> Result<Vec<Result<u64, bmq_client::Error>>> {
+        let subscriptions = vec![Subscription::from((TOPIC, 0, StartAt::Offset(offset)))];
+        let consumer = client.consume(subscriptions).await?.until_end().await?;
+        let offsets = consumer.map(|record| record.map(|record| record.offset)).collect();
+        tokio::time::timeout(PATIENCE, offsets).await.context("a consumer waits for ever")
+    };
+    let from_start = consume(0).await?;
+    let (told, read) = from_start.split_last().context("something is read")?;
+    ensure!(read == (0..damaged.start).map(Ok).collect::<Vec<_>>(), "{read:?}");
+    let Err(error) = told else { anyhow::bail!("nothing is told of the damage: {from_start:?}") };
+    ensure!(error.code == ErrorCode::Damaged && error.message.contains(file), "{error:?}");
+    let behind = consume(damaged.end).await?;
+    ensure!(behind == (damaged.end..end).map(Ok).collect::<Vec<_>>(), "{behind:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lost_segment_file_is_told() -> Result<()> {
+    let mut data = Data::write(&[2, 1]).await?;
+    let files = data.files_of(0).await?;
+    std::fs::remove_file(&files.data)?;
+    let stack = data.start().await?;
+    let mut client = MessagingClient::new(channel(&stack.server)?);
+    let polled = tokio::time::timeout(PATIENCE, poll(&mut client, &data.producer, 0)).await.context("no answer")??;
+    let Polled::Refused { code, message } = &polled else { anyhow::bail!("{polled:?}") };
+    ensure!(code == "DAMAGED" && message.contains("does not exist, although the metadata names it"), "{message}");
+    let end = data.producer.sent_records();
+    let polled = poll(&mut client, &data.producer, end - 1).await?;
+    ensure!(polled == Polled::Offsets(vec![end - 1]), "{polled:?}");
     stack.stop().await
 }

@@ -207,7 +207,8 @@ async fn check(machine: &Machine, producers: &mut [Producer], patience: Duration
         count(&seen.unacked_kept, found - acked);
         count(&seen.unacked, producer.sent_records() - acked);
         count(&seen.segments, stack.meta.partition(partition).await?.segments.len() as u64);
-        check_records(&stack, producer, found).await?;
+        let records = check_records(&stack, producer, found);
+        tokio::time::timeout(patience, records).await.context("its records cannot be read")??;
     }
     let mut stream = stack.broker.append_stream().await?;
     for producer in producers.iter_mut() {

@@ -5,7 +5,7 @@ use bmq_client::{Client, ClusterDescription, Node};
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::output::{Answer, OutputArguments, table};
+use crate::output::{Answer, OutputArguments, or_dash, table};
 
 /// Look at the cluster
 #[derive(Clone, Debug, Subcommand)]
@@ -43,7 +43,8 @@ impl From<ClusterDescription> for ShownCluster {
 
 impl Answer for ShownCluster {
     fn table(&self) -> String {
-        let row = |node: &ShownNode| vec![node.kind.clone(), node.node_id.to_string(), node.address.clone()];
+        let address = |node: &ShownNode| or_dash(Some(&node.address).filter(|address| !address.is_empty()));
+        let row = |node: &ShownNode| vec![node.kind.clone(), node.node_id.to_string(), address(node)];
         let nodes = table(&["KIND", "ID", "ADDRESS"], self.nodes.iter().map(row));
         format!("Cluster {}\n\n{nodes}", self.cluster_id)
     }

@@ -30,10 +30,10 @@ pub struct Arguments {
     /// Read this partition only; all of them otherwise
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
-    /// Where to begin: earliest, latest, or an offset
+    /// Where to begin: earliest, latest, or an offset (with --partition, if the topic has several)
     #[arg(long, value_name = "WHERE", default_value = "earliest")]
     from: From,
-    /// Stop after the last record that is there when this begins
+    /// Stop once everything that is there now has been shown
     #[arg(long)]
     until_end: bool,
     /// Stop after this many records

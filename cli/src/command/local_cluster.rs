@@ -23,15 +23,15 @@ use crate::process::announcement::Kind;
 use crate::process::child::Service;
 use crate::process::settings::{Settings, loopback, parse_pair};
 
-/// Run a whole cluster on this machine: one metadata service over etcd, one controller, brokers, proxies.
+/// Run a whole cluster on this machine: one metadata service over etcd, one controller, brokers, proxies
 ///
 /// Needs a running etcd and HDFS. Prints where everything is once all of it is ready, and stops it all on Ctrl-C.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   bmq local-cluster --etcd 127.0.0.1:2379 --store hdfs://127.0.0.1:8020/bmq
-  bmq local-cluster --brokers 3 --proxies 2 --etcd 127.0.0.1:2379 --store hdfs://127.0.0.1:8020/bmq -o json
-  bmq local-cluster … --set broker.partition.segment_bytes=16MiB --set log.filter=debug")]
+  bmq local-cluster --brokers 3 --proxies 2 --etcd 127.0.0.1:2379 --store hdfs://127.0.0.1:8020/bmq
+  bmq local-cluster … -o json --set broker.partition.segment_bytes=16MiB --set log.filter=debug")]
 pub struct Arguments {
     /// How many brokers
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]

@@ -233,8 +233,9 @@ impl Run {
 fn summary(records: u64, bytes: u64, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64().max(1e-9);
     let mb = bytes as f64 / 1e6;
+    let unit = if records == 1 { "record" } else { "records" };
     format!(
-        "{records} records, {mb:.1} MB in {seconds:.2} s: {:.0} records/s, {:.1} MB/s",
+        "{records} {unit}, {mb:.1} MB in {seconds:.2} s: {:.0} records/s, {:.1} MB/s",
         records as f64 / seconds,
         mb / seconds
     )

@@ -90,7 +90,7 @@ impl Settings for StandaloneProcess {
             if !address.ip().is_loopback() && !self.insecure {
                 return Err(format!(
                     "{name} address {address} can be reached from other machines, and there is no authentication yet: \
-                     anybody there could read and write everything. Use 127.0.0.1, or say --insecure"
+                     anybody there could read and write everything; use 127.0.0.1, or say --insecure"
                 ));
             }
         }
@@ -186,12 +186,12 @@ async fn build_broker(
 
 /// Opens the folder, which one process can have at a time.
 async fn open_data(process: &Process, data_dir: &Path) -> anyhow::Result<Foundation> {
-    let in_use = || format!("cannot use the data folder {} (does another bmq run on it?)", data_dir.display());
+    let unusable = || format!("cannot use the data folder {}", data_dir.display());
     std::fs::create_dir_all(data_dir).with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
-    let store = LocalStore::open(data_dir.join("segments")).await.with_context(in_use)?;
+    let store = LocalStore::open(data_dir.join("segments")).await.with_context(unusable)?;
     let embedded = EmbeddedConfig { path: data_dir.join("meta.redb") };
     let config = MetaConfig { embedded, ..MetaConfig::default() };
-    let records = config.open_store().await.with_context(in_use)?;
+    let records = config.open_store().await.with_context(unusable)?;
     let meta = MetaServer::start(records, config.server(), process.random.clone()).await?;
     Ok(Foundation { meta: Arc::new(meta), store: Arc::new(store) })
 }

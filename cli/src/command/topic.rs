@@ -29,13 +29,21 @@ pub enum Command {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Settings of a topic (the broker's own hold where nothing is set):
+  max.message.bytes  the largest record batch taken
+  segment.bytes      a segment is rolled when its file reaches this size
+  segment.ms         a segment is rolled when it has been open for so many milliseconds
+
+Example:
+  bmq topic create orders --partitions 12 --config segment.bytes=67108864")]
 pub struct Create {
-    /// 1 to 249 of the characters a-z, A-Z, 0-9, `.`, `_` and `-`
+    /// The topic's name: 1 to 249 of the characters a-z, A-Z, 0-9, `.`, `_` and `-`
     name: String,
     /// How many partitions; records are in order within one
     #[arg(long, value_name = "N", default_value_t = 1)]
     partitions: u32,
-    /// A setting of the topic; may be repeated
+    /// A setting of the topic, see below; may be repeated
     #[arg(long = "config", value_name = "KEY=VALUE", value_parser = parse_pair)]
     config: Vec<(String, String)>,
     #[command(flatten)]

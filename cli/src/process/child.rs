@@ -34,7 +34,7 @@ impl Service {
     /// Must be called on the main thread: the kernel ties the child's life to the thread that made it.
     pub async fn start(kind: Kind, config: &Path) -> anyhow::Result<Self> {
         let log = config.with_extension("log");
-        let starting = || format!("cannot start the {} of {}", kind.name(), config.display());
+        let starting = || format!("cannot start `bmq {} --config {}`", kind.name(), config.display());
         let mut child = spawn(kind, config, &log).with_context(starting)?;
         let pid = child.id().context("the child ended before it began")?;
         let announced = tokio::time::timeout(START_DEADLINE, read_announcement(&mut child)).await;

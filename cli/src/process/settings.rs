@@ -25,10 +25,10 @@ pub struct SettingsArguments {
     /// A TOML file with settings; what it does not set keeps its default
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Set one setting, above file and environment, such as `broker.node_id=2`; may be repeated
+    /// Set one setting, such as `log.filter=debug`, whatever file and environment say; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub overrides: Vec<(String, String)>,
-    /// Print the settings in force, as a file that could be loaded again, and end
+    /// Print every setting in force, as a file that could be loaded again, and end; docs/CONFIGURATION.md explains them
     #[arg(long)]
     pub print_config: bool,
 }

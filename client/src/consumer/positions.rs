@@ -93,7 +93,8 @@ impl Positions {
         let all: Vec<usize> = (0..self.positions.len()).collect();
         let stop = |position: &mut Position, bounds: Bounds| {
             position.end = Some(bounds.high_watermark);
-            position.over |= position.next.unwrap_or(bounds.log_start) >= bounds.high_watermark;
+            // What lies beyond the end is left to the server, which says so.
+            position.over |= position.next.unwrap_or(bounds.log_start) == bounds.high_watermark;
         };
         self.ask_bounds(&all, admin, stop).await
     }

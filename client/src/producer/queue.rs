@@ -246,7 +246,7 @@ impl Queue {
     pub fn expire(&mut self, rules: &Rules, now: Instant, last_error: Option<&Error>, resolved: &mut Resolved) {
         while self.expires_at(rules).is_some_and(|at| at <= now) {
             let batch = &self.batches[0];
-            let cause = last_error.map(|error| format!(", last: {error}")).unwrap_or_default();
+            let cause = last_error.map(|error| format!(", last: {}", error.message)).unwrap_or_default();
             let text = format!("no answer within the delivery timeout of {:?}{cause}", rules.delivery_timeout);
             let mut error = Error::not_applied(ErrorCode::Timeout, text);
             error.may_have_been_applied = batch.sent_as.is_some();

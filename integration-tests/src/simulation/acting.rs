@@ -93,7 +93,8 @@ impl World {
         let Some(running) = self.machines.get(&id) else { return };
         let segments = self.meta.partitions[running.partition].records.segments.values();
         let sealed = segments.filter(|segment| segment.end().is_some()).count();
-        let waited = running.claimed_at.is_some_and(|at| self.env.now - at >= self.config.sealed_wait.0.as_nanos() as u64);
+        let waited =
+            running.claimed_at.is_some_and(|at| self.env.now - at >= self.config.sealed_wait.0.as_nanos() as u64);
         if sealed > request.sealed.len() && waited {
             self.env.coverage.hit("recovery: sealed file not waited for");
             self.checker.partitions[running.partition].not_waited_for = true;
@@ -103,8 +104,9 @@ impl World {
     fn call_store(&mut self, machine: MachineId, call: StoreCall) {
         let Some(running) = self.machines.get(&machine) else { return };
         let partition = running.partition;
-        let hop = self.env.hop();
-        self.env.after(hop, Happening::StoreCall { machine, partition, call });
+        let slow = self.env.strikes(|faults| faults.store_slow, "fault: store call slow");
+        let time = if slow { self.env.dice.between(500 * MS, 8 * SECOND) } else { self.env.hop() };
+        self.env.after(time, Happening::StoreCall { machine, partition, call });
     }
 
     fn create(&mut self, machine: MachineId, file: FileId) {
@@ -136,8 +138,7 @@ impl World {
         }
         let lost = self.env.strikes(|faults| faults.command_lost, "fault: command lost");
         let no_answer = !lost && self.env.strikes(|faults| faults.command_answer_lost, "fault: command answer lost");
-        let late =
-            !lost && !no_answer && self.env.strikes(|faults| faults.command_late, "fault: command applied late");
+        let late = !lost && !no_answer && self.env.strikes(|faults| faults.command_late, "fault: command applied late");
         if lost || no_answer || late {
             self.env.after(patience, Happening::Event(machine, Event::CommandDone { nonce, result: Err(unknown) }));
         }
@@ -160,9 +161,9 @@ impl World {
         if let Ok(appended) = &reply {
             self.checker.acknowledged(partition, asked.batch, asked.ack, *appended, &mut self.env);
         }
-        let hop = self.env.hop();
+        let back = self.message_time();
         let (lane, stream, batch) = (asked.lane, asked.stream, asked.batch);
-        self.env.after(hop, Happening::Answer { lane, stream, batch, reply });
+        self.env.after(back, Happening::Answer { lane, stream, batch, reply });
     }
 
     /// Rule 1 where it begins: what is shown is synced, in a segment registered under the epoch that shows it.

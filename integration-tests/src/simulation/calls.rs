@@ -8,6 +8,7 @@ use bmq_storage::FolderPath;
 use bytes::Bytes;
 
 use super::acting::failed;
+use super::checker::Sealed;
 use super::env::{MS, SECOND};
 use super::happening::{FileKey, Happening, MachineId, StoreCall};
 use super::model_meta::Applied;
@@ -42,9 +43,7 @@ impl World {
         Some(match call {
             StoreCall::List => Event::Listed(Ok(self.store.list(partition))),
             StoreCall::Fence(file) => Event::Fenced { file, result: self.store.fence(key(file), &mut self.env) },
-            StoreCall::Recover(file) => {
-                Event::Recovered { file, result: self.store.recover(key(file), &mut self.env) }
-            }
+            StoreCall::Recover(file) => Event::Recovered { file, result: self.store.recover(key(file), &mut self.env) },
             StoreCall::Scan(request) => Event::Scanned(self.scan(partition, request)),
             StoreCall::Create { file, fate } => {
                 // The process may be gone by now; what it began is done all the same.
@@ -211,7 +210,8 @@ impl World {
             self.env.violated(|| format!("rule 1: {file} is sealed at {end:?}, {} bytes are durable", stored.synced));
             return;
         }
-        self.checker.sealed(partition, &segment, end, recovery, &stored.bytes, &self.batches, &mut self.env);
+        let sealed = Sealed { segment: &segment, end, recovery, content: &stored.bytes };
+        self.checker.sealed(partition, sealed, &self.batches, &mut self.env);
     }
 
     /// Everybody who watches the head learns of its change, sooner or later.

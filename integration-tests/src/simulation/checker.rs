@@ -57,6 +57,15 @@ pub struct Checker {
     pub partitions: Vec<PartitionLog>,
 }
 
+/// A segment that just got its end, and its file as the store has it.
+pub struct Sealed<'a> {
+    pub segment: &'a SegmentRecord,
+    pub end: SegmentEnd,
+    /// By a new owner's recovery, which may find more than anybody was shown.
+    pub recovery: bool,
+    pub content: &'a [u8],
+}
+
 /// A batch as found somewhere.
 struct Found<'a> {
     header: BatchHeader,
@@ -81,7 +90,9 @@ impl Checker {
             log.take(&batch.bytes, "published", batches, env);
         }
         if bounds.high_watermark > log.end {
-            env.violated(|| format!("rule 4: high watermark {} above the log's end {}", bounds.high_watermark, log.end));
+            env.violated(|| {
+                format!("rule 4: high watermark {} above the log's end {}", bounds.high_watermark, log.end)
+            });
         }
         if bounds.epoch >= log.newest_epoch {
             log.newest_epoch = bounds.epoch;
@@ -93,17 +104,9 @@ impl Checker {
         log.high_watermark = log.high_watermark.max(bounds.high_watermark);
     }
 
-    /// A segment got its end: its content is now the log's for ever.
-    pub fn sealed(
-        &mut self,
-        partition: usize,
-        segment: &SegmentRecord,
-        end: SegmentEnd,
-        recovery: bool,
-        content: &[u8],
-        batches: &Batches,
-        env: &mut Env,
-    ) {
+    /// A segment got its end, in `recovery` or by its owner: its content is now the log's for ever.
+    pub fn sealed(&mut self, partition: usize, sealed: Sealed<'_>, batches: &Batches, env: &mut Env) {
+        let Sealed { segment, end, recovery, content } = sealed;
         let log = &mut self.partitions[partition];
         if end.offset < log.end {
             env.violated(|| format!("rule 5: {} was sealed at {end:?}, the log goes to {}", segment.file, log.end));
@@ -139,7 +142,14 @@ impl Checker {
     }
 
     /// A reader got this segment from the store.
-    pub fn read(&mut self, partition: usize, segment: &SegmentRecord, content: &Bytes, batches: &Batches, env: &mut Env) {
+    pub fn read(
+        &mut self,
+        partition: usize,
+        segment: &SegmentRecord,
+        content: &Bytes,
+        batches: &Batches,
+        env: &mut Env,
+    ) {
         let log = &mut self.partitions[partition];
         let Some(end) = segment.end() else { return };
         if content.len() < end.position.0 as usize {

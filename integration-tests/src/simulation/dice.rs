@@ -9,7 +9,7 @@ impl Dice {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,7 +20,7 @@ impl Dice {
     /// Uniform in `0..end`; the bias of the remainder does not matter here.
     pub fn below(&mut self, end: u64) -> u64 {
         assert!(end > 0, "there is no number below zero");
-        self.next() % end
+        self.draw() % end
     }
 
     /// Uniform in `low..=high`.

@@ -72,9 +72,8 @@ impl World {
             if let Some(open) = meta.records.head.open {
                 return Some(format!("{open} is still open"));
             }
-            let waits = |segment: &&SegmentRecord| {
-                !segment.is_closed() && !log.damaged_sealed.contains(&segment.base_offset)
-            };
+            let waits =
+                |segment: &&SegmentRecord| !segment.is_closed() && !log.damaged_sealed.contains(&segment.base_offset);
             if let Some(segment) = meta.records.segments.values().find(waits) {
                 return Some(format!("{} is not closed", segment.file));
             }

@@ -66,7 +66,7 @@ impl Env {
     }
 
     /// Goes on to what happens next.
-    pub fn next(&mut self) -> Option<Happening> {
+    pub fn go_on(&mut self) -> Option<Happening> {
         let ((time, _), happening) = self.queue.pop_first()?;
         self.now = time;
         Some(happening)

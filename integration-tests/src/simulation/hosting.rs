@@ -38,7 +38,8 @@ impl World {
         let Some(running) = self.machines.get_mut(&id) else { return };
         let Some(deadline) = running.machine.next_deadline() else { return };
         if deadline.0 <= self.env.now {
-            self.env.violated(|| "a deadline has passed and nothing was done about it: the driver would spin".to_owned());
+            self.env
+                .violated(|| "a deadline has passed and nothing was done about it: the driver would spin".to_owned());
             return;
         }
         if running.tick_at.is_none_or(|planned| planned > deadline.0) {
@@ -122,7 +123,7 @@ impl World {
             partition: topic_partition(partition),
             me,
             config: self.config.clone(),
-            seed: self.env.dice.next(),
+            seed: self.env.dice.draw(),
         };
         let running = Running {
             node,

@@ -72,7 +72,8 @@ impl ModelFile {
         }
     }
 
-    pub fn len(&self) -> usize {
+    /// What counts of it: on a local disk, bytes after the marked end do not.
+    pub fn length(&self) -> usize {
         self.end_mark.map_or(self.bytes.len(), |mark| mark.min(self.bytes.len()))
     }
 
@@ -85,7 +86,7 @@ impl ModelFile {
     }
 
     pub fn content(&mut self) -> Bytes {
-        let length = self.len();
+        let length = self.length();
         if self.state != FileState::Closed {
             return Bytes::copy_from_slice(&self.bytes[..length]);
         }
@@ -113,7 +114,7 @@ impl ModelFile {
     pub fn lose_power(&mut self, page: usize, dice: &mut Dice) -> bool {
         self.in_flight = None;
         if self.state == FileState::Closed || self.end_mark.is_some() {
-            let length = self.len();
+            let length = self.length();
             self.bytes.truncate(length);
             return false;
         }

@@ -48,7 +48,10 @@ pub enum Injected {
 pub enum Known {
     Nothing,
     /// `checkpoint` is 0 if there is none in this file.
-    Open { floor: usize, checkpoint: usize },
+    Open {
+        floor: usize,
+        checkpoint: usize,
+    },
     SealedAt(usize),
 }
 
@@ -80,12 +83,18 @@ impl ModelStore {
 
     pub fn list(&self, partition: usize) -> Vec<FoundFile> {
         let of_partition = self.files.iter().filter(|(key, _)| key.partition == partition);
-        of_partition.map(|(key, file)| FoundFile { file: key.file, length: file.len() as u64 }).collect()
+        of_partition.map(|(key, file)| FoundFile { file: key.file, length: file.length() as u64 }).collect()
     }
 
     // ---- Writing -------------------------------------------------------------------------------------------------
 
-    pub fn create(&mut self, machine: MachineId, key: FileKey, fate: CreateFate, env: &mut Env) -> Result<(), StoreFault> {
+    pub fn create(
+        &mut self,
+        machine: MachineId,
+        key: FileKey,
+        fate: CreateFate,
+        env: &mut Env,
+    ) -> Result<(), StoreFault> {
         if fate == CreateFate::Fails {
             return Err(StoreFault::Failed("the pipeline was not set up".to_owned()));
         }
@@ -234,7 +243,7 @@ impl ModelStore {
         let Some(file) = self.files.get_mut(&key) else { return Err(StoreFault::NotFound) };
         if file.state == FileState::Closed {
             env.coverage.hit("store: fence of a closed file");
-            return Ok(FenceOutcome::Closed { length: BytePosition(file.len() as u64) });
+            return Ok(FenceOutcome::Closed { length: BytePosition(file.length() as u64) });
         }
         env.coverage.hit(if file.fenced { "store: fence again" } else { "store: fence of an open file" });
         file.fenced = true;
@@ -268,13 +277,13 @@ impl ModelStore {
         let local = self.local;
         let Some(file) = self.files.get_mut(&key) else { return Err(StoreFault::NotFound) };
         if local && file.fenced {
-            file.close_at(file.len());
+            file.close_at(file.length());
         }
         if file.state != FileState::Closed {
             env.coverage.hit("store: recovery not done");
             return Err(StoreFault::NotClosed);
         }
-        Ok(BytePosition(file.len() as u64))
+        Ok(BytePosition(file.length() as u64))
     }
 
     /// Recovery of an HDFS file ends: whatever was not synced may be there, in part, or not.
@@ -396,9 +405,8 @@ fn recovery_time(env: &mut Env) -> u64 {
 }
 
 fn sync_fate(first: bool, env: &mut Env) -> SyncFate {
-    if first && env.strikes(|faults| faults.first_sync_fails, "fault: first sync fails") {
-        SyncFate::FailsBefore
-    } else if env.strikes(|faults| faults.sync_fails_before, "fault: sync fails before") {
+    let first_fails = first && env.strikes(|faults| faults.first_sync_fails, "fault: first sync fails");
+    if first_fails || env.strikes(|faults| faults.sync_fails_before, "fault: sync fails before") {
         SyncFate::FailsBefore
     } else if env.strikes(|faults| faults.sync_fails_after, "fault: sync fails after") {
         SyncFate::FailsAfter
@@ -428,7 +436,7 @@ fn end_local_sync(file: &mut ModelFile, group: &InFlight, fence_seen_before: boo
     if !group.landed || group.fate == SyncFate::FailsBefore {
         return Err("the disk failed");
     }
-    file.synced = file.synced.max(group.end.min(file.len()));
+    file.synced = file.synced.max(group.end.min(file.length()));
     let fenced = if fence_seen_before { group.fenced_before } else { file.fenced };
     if fenced {
         return Err(FENCED);
@@ -472,7 +480,8 @@ fn damage(file: &mut ModelFile, synced: usize, known: Known, env: &mut Env) -> O
 fn scramble(file: &mut ModelFile, checkpoint: usize, env: &mut Env) {
     let whole = Bytes::copy_from_slice(&file.bytes[SEGMENT_HEADER_LEN..checkpoint]);
     let lengths = split_batches(&whole).map_while(|batch| Some(batch.ok()?.0.total_len()));
-    let starts: Vec<usize> = lengths.scan(SEGMENT_HEADER_LEN, |next, length| Some(std::mem::replace(next, *next + length))).collect();
+    let starts: Vec<usize> =
+        lengths.scan(SEGMENT_HEADER_LEN, |next, length| Some(std::mem::replace(next, *next + length))).collect();
     let at = *env.dice.pick(&starts);
     file.bytes[at + 9] ^= 1;
     file.bytes[at + 17] ^= 1;

@@ -39,12 +39,20 @@ impl World {
             let deadline = Happening::ClientDeadline { lane, stream: stream.id, batch: item.batch, attempt };
             self.env.after(patience, deadline);
         }
-        let arrival = (self.env.now + self.env.hop()).max(stream.last_arrival + 1);
+        let arrival = (self.env.now + self.message_time()).max(stream.last_arrival + 1);
         if let Some(stream) = &mut self.lanes[lane].stream {
             stream.last_arrival = arrival;
         }
         let Stream { id, node, incarnation, .. } = stream;
         self.env.at(arrival, Happening::Arrive { lane, stream: id, node, incarnation, items });
+    }
+
+    /// How long a message between client and broker takes.
+    pub fn message_time(&mut self) -> u64 {
+        if self.env.strikes(|faults| faults.message_slow, "fault: message slow") {
+            return self.env.dice.between(10 * MS, 800 * MS);
+        }
+        self.env.hop()
     }
 
     /// The lane's stream to this node; a new one if it has none there. `None` if the node cannot be reached.

@@ -81,7 +81,7 @@ impl World {
     pub fn run(&mut self) {
         self.begin();
         while !self.resting && self.env.violation.is_none() {
-            let Some(happening) = self.env.next() else {
+            let Some(happening) = self.env.go_on() else {
                 return self.env.violated(|| "nothing happens any more".to_owned());
             };
             self.steps += 1;

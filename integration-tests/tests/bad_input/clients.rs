@@ -14,6 +14,9 @@ use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use super::{TOPIC, Target};
 
 const IDLE: usize = 1_000;
+/// Fewer hold far less than they ask for, which is everything.
+const READERS: u64 = 20;
+const MIB_FOR_A_READER: u64 = 24;
 const STORED_BYTES: usize = 100 << 20;
 const VALUE_BYTES: usize = 100 << 10;
 
@@ -55,8 +58,9 @@ async fn store_much(target: &Target) -> Result<()> {
 async fn readers_that_do_not_read_hold_bounded_memory() -> Result<()> {
     let target = Target::start()?;
     store_much(&target).await?;
+    let before = target.standalone.resident_bytes()?;
     let mut held = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..READERS {
         // Each on a connection of its own, with credit for everything.
         let mut client = target.messaging()?;
         let (frames, receiver) = mpsc::channel(1);
@@ -70,7 +74,10 @@ async fn readers_that_do_not_read_hold_bounded_memory() -> Result<()> {
     // Whoever reads gets all of it meanwhile.
     let consumed = target.standalone.bmq(&["consume", TOPIC, "--partition", "0", "--until-end"])?;
     ensure!(consumed.len() == STORED_BYTES / VALUE_BYTES * (VALUE_BYTES + 1), "{} bytes", consumed.len());
-    target.assert_well(500)
+    let each = target.standalone.peak_resident_bytes()?.saturating_sub(before) >> 20;
+    println!("{} MiB before, {} MiB for each reader", before >> 20, each / READERS);
+    ensure!(each / READERS <= MIB_FOR_A_READER, "{} MiB for each reader", each / READERS);
+    target.assert_well(900)
 }
 
 #[tokio::test]

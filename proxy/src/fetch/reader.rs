@@ -6,7 +6,7 @@ use bmq_common::retry::with_deadline;
 use bmq_proto::broker::{OwnerBatches, OwnerRead, PartitionBounds};
 use bmq_proto::meta::SegmentRecord;
 use bmq_proto::record_batch::split_batches;
-use bmq_proto::{Epoch, ErrorCode, Offset, ServiceError, TopicPartition};
+use bmq_proto::{Epoch, ErrorCode, FileId, Offset, ServiceError, TopicPartition};
 use bmq_storage::StoreError;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
@@ -62,12 +62,14 @@ pub struct Reader {
     cursor: Option<SegmentCursor>,
     tail: Option<TailReader>,
     bounds: PartitionBounds,
+    /// A file that was not there when it was read last. It may have been dropped meanwhile; the metadata tells.
+    missing: Option<FileId>,
 }
 
 impl Reader {
     pub fn new(fetcher: Arc<Fetcher>, partition: TopicPartition) -> Self {
         let bounds = PartitionBounds { epoch: Epoch::NONE, log_start: Offset::ZERO, high_watermark: Offset::ZERO };
-        Self { fetcher, partition, cursor: None, tail: None, bounds }
+        Self { fetcher, partition, cursor: None, tail: None, bounds, missing: None }
     }
 
     /// The newest bounds that this reader has seen.
@@ -208,12 +210,18 @@ impl Reader {
         match self.read_from_cursor(segment, offset, max_bytes).await {
             Ok(slice) => {
                 self.fetcher.metrics.read_answered(Source::Segment, slice.batches.len());
+                self.missing = None;
                 Ok(Some(slice))
             }
             Err(error) => {
                 self.cursor = None;
                 self.fetcher.lists.forget(self.partition);
                 let gone = matches!(error, StoreError::NotFound { .. });
+                if gone && self.missing.replace(segment.file) == Some(segment.file) {
+                    // The metadata was read again, and still names it: a dropped file is kept for longer than that.
+                    let text = format!("{error}, although the metadata names it");
+                    return Err(ServiceError::not_applied(ErrorCode::Damaged, text));
+                }
                 if !gone && !error.is_retriable() {
                     return Err(ServiceError::from(&error));
                 }
