@@ -131,9 +131,9 @@ impl Assignment {
         let mut steps = Vec::new();
         let wanted: Vec<TopicPartition> = self.wanted().collect();
         for partition in &wanted {
-            if self.may_start(*partition, now)
-                && let Some(topic) = self.topics.get(&partition.topic).cloned()
-            {
+            // Without its topic's settings a partition waits for the watch to bring them.
+            let Some(topic) = self.topics.get(&partition.topic).cloned() else { continue };
+            if self.may_start(*partition, now) {
                 self.hosted.insert(*partition, Hosted::Running);
                 self.awaited.remove(partition);
                 steps.push(Step::Start(*partition, topic));
@@ -159,9 +159,11 @@ impl Assignment {
         match self.hosted.get(&partition) {
             Some(Hosted::Running | Hosted::Releasing) => return false,
             Some(Hosted::Resting { until }) if now < *until => return false,
-            Some(Hosted::Resting { .. }) | None => {}
+            Some(Hosted::Resting { .. }) => drop(self.hosted.remove(&partition)),
+            None => {}
         }
         if !self.is_held_by_another(partition) {
+            self.awaited.remove(&partition);
             return true;
         }
         let since = *self.awaited.entry(partition).or_insert(now);

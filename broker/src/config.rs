@@ -5,6 +5,7 @@ use std::time::Duration;
 use bmq_common::byte_size::ByteSize;
 use bmq_common::human_duration::HumanDuration;
 use bmq_partition::PartitionConfig;
+use bmq_proto::meta::MIN_SESSION_TTL;
 use bmq_proto::topic_config::TopicSettings;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct BrokerConfig {
     /// Unique among brokers.
     pub node_id: u32,
-    /// `host:port` told to the others; empty in a single process.
+    /// `host:port` told to the others; empty in a single process. No setting: the process knows where it listens.
+    #[serde(skip)]
     pub advertised_address: String,
     /// How long the broker counts as alive after its last sign of life.
     pub session_ttl: HumanDuration,
@@ -44,8 +46,9 @@ impl Default for BrokerConfig {
 impl BrokerConfig {
     /// Checks what a single value cannot show.
     pub fn validate(&self) -> Result<(), String> {
-        if self.session_ttl.0 < Duration::from_secs(2) {
-            return Err(format!("session_ttl ({}) must be at least 2s", self.session_ttl));
+        if self.session_ttl.0 < MIN_SESSION_TTL {
+            let min = HumanDuration(MIN_SESSION_TTL);
+            return Err(format!("session_ttl ({}) must be at least {min}", self.session_ttl));
         }
         if self.stream_buffer_bytes.0 < self.partition.max_batch_bytes.0 {
             return Err(format!(

@@ -12,7 +12,7 @@ use bmq_common::shutdown::Shutdown;
 use bmq_common::tasks::Tasks;
 use bmq_partition::{PartitionContext, PartitionMetrics};
 use bmq_proto::broker::BrokerService;
-use bmq_proto::meta::{MetaService, NodeKind, OpenSession, Owner, keep_session};
+use bmq_proto::meta::{MetaService, NodeKind, OpenSession, Owner, SessionEnd, keep_session};
 use bmq_proto::{Incarnation, NodeId, ServiceError};
 use bmq_storage::SegmentStore;
 
@@ -101,11 +101,16 @@ impl Server {
         let (meta, random) = (self.components.meta.clone(), self.components.random.clone());
         let ready = readiness.register("broker session");
         let session_end = Shutdown::new();
-        self.tasks.spawn("broker session", keep_session(meta, request, random, ready, session_end.clone()));
+        let (ending, session) = (self.tasks.shutdown().clone(), session_end.clone());
+        self.tasks.spawn("broker session", async move {
+            if keep_session(meta, request, random, ready, session).await == SessionEnd::Replaced {
+                ending.begin();
+            }
+        });
 
         tokio::select! {
             () = shutdown.begun() => {}
-            // A task of ours panicked.
+            // A task of ours panicked, or another process runs under our node id.
             () = self.tasks.shutdown().begun() => shutdown.begin(),
         }
         // Nothing new is claimed; what runs is released while the session still says that we are here.

@@ -4,6 +4,7 @@ mod command;
 mod exit;
 mod output;
 mod process;
+mod server;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ struct Arguments {
         env = SERVER_VARIABLE,
         default_value = "127.0.0.1:9640",
         value_name = "ADDR",
+        value_parser = server::parse_address,
         help_heading = "Server"
     )]
     server: String,
@@ -73,6 +75,7 @@ mod tests {
         check("standalone --data-dir d --grpc 127.0.0.1:1 --http 127.0.0.1:2 --set broker.node_id=2 --insecure", true);
         check("--server 127.0.0.1:1 topic create orders --partitions 3 --config a=b --config c=d -o json", true);
         check("topic list --server 127.0.0.1:1", true);
+        check("topic list --server 127.0.0.1", false);
         check("topic delete orders", true);
         check("produce orders --file f --ack memory --compression zstd --partition 1 --key-separator |", true);
         check("consume orders --from 17 --partition 1 --until-end --max 3 -o json", true);

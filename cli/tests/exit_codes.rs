@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the error")]
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
@@ -31,6 +32,26 @@ fn wrong_usage_and_configuration_are_2() {
     check(&["broker", "--set", "grpc.adress=1"], 2, "did you mean `grpc.address`?");
     check(&["proxy", "--set", "store.url=/somewhere"], 2, "neither hdfs://");
     check(&["local-cluster", "--etcd", "127.0.0.1:1", "--store", "file:///tmp/x"], 2, "bmq standalone");
+    check(&["topic", "list", "--server", "nowhere"], 2, "host:port expected");
+    check(&["standalone", "--set", "grpc.advertised=nowhere"], 2, "host:port expected");
+    check(&["broker", "--set", "broker.advertised_address=a:1"], 2, "unknown key `broker.advertised_address` in --set");
+    check(&["broker", "--set", "store.hdfs.url=hdfs://a:1/b"], 2, "store.hdfs.url");
+}
+
+/// Nothing is started, nor a folder made, for settings of which any is wrong.
+#[test]
+fn a_cluster_is_checked_as_a_whole_before_it_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("cluster");
+    let refused = |more: &[&str], error: &str| {
+        let cluster = ["local-cluster", "--store", "hdfs://127.0.0.1:1/bmq", "--dir", dir.to_str().unwrap()];
+        check(&[&cluster, more].concat(), 2, error);
+        assert!(!dir.exists(), "{more:?}");
+    };
+    refused(&["--etcd", "nowhere"], "`nowhere` is not an address");
+    refused(&["--etcd", "127.0.0.1:1", "--set", "proxy.produce.lane_batches=0"], "lane_batches must not be zero");
+    refused(&["--etcd", "127.0.0.1:1", "--session-ttl", "1s"], "at least 2s");
+    refused(&["--etcd", "127.0.0.1:1", "--set", "broker.node_id=7"], "brokers are numbered");
 }
 
 #[test]
@@ -38,8 +59,27 @@ fn a_server_that_is_not_there_is_4() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    check(&["--server", &address, "topic", "list"], 4, &address);
-    check(&["--server", &address, "consume", "orders"], 4, &address);
+    let refused = format!("cannot reach bmq at {address}: connection refused; is it running?");
+    check(&["--server", &address, "topic", "list"], 4, &refused);
+    check(&["--server", &address, "consume", "orders"], 4, &refused);
+}
+
+#[test]
+fn a_port_of_another_kind_is_5() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Goes on until the process of the tests ends.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            // The other side may have left.
+            let _ = stream.and_then(|mut stream| {
+                stream.write_all(answer)?;
+                stream.read(&mut [0; 1024])
+            });
+        }
+    });
+    check(&["--server", &address, "topic", "list"], 5, &format!("{address} is not bmq's gRPC port"));
 }
 
 #[test]

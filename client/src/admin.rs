@@ -66,28 +66,33 @@ impl Admin {
 
     /// All topics, by name.
     pub async fn list_topics(&self) -> Result<Vec<Topic>, Error> {
-        Ok(answer(self.admin.clone().list_topics(v1::ListTopicsRequest {})).await?.topics)
+        Ok(read(self.admin.clone().list_topics(v1::ListTopicsRequest {})).await?.topics)
     }
 
     /// One topic and its partitions. `UnknownTopic` if there is none.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicDescription, Error> {
         let request = v1::DescribeTopicRequest { name: name.to_owned() };
-        let described = answer(self.admin.clone().describe_topic(request)).await?;
-        let topic = described.topic.ok_or_else(|| Error::protocol("the server described no topic"))?;
+        let described = read(self.admin.clone().describe_topic(request)).await?;
+        let topic = described.topic.ok_or_else(|| Error::protocol("the server described no topic").of_a_read())?;
         Ok(TopicDescription { topic, partitions: described.partitions })
     }
 
     /// Where partitions of a topic begin and end; all of them if `partitions` is empty.
     pub async fn list_offsets(&self, topic: &str, partitions: &[u32]) -> Result<Vec<PartitionBounds>, Error> {
         let request = v1::ListOffsetsRequest { topic: topic.to_owned(), partitions: partitions.to_vec() };
-        Ok(answer(self.messaging.clone().list_offsets(request)).await?.partitions)
+        Ok(read(self.messaging.clone().list_offsets(request)).await?.partitions)
     }
 
     /// The cluster's id and its nodes.
     pub async fn describe_cluster(&self) -> Result<ClusterDescription, Error> {
-        let described = answer(self.admin.clone().describe_cluster(v1::DescribeClusterRequest {})).await?;
+        let described = read(self.admin.clone().describe_cluster(v1::DescribeClusterRequest {})).await?;
         Ok(ClusterDescription { cluster_id: described.cluster_id, nodes: described.nodes })
     }
+}
+
+/// The answer to a call that changes nothing.
+async fn read<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
+    answer(call).await.map_err(Error::of_a_read)
 }
 
 async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {

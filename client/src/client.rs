@@ -18,7 +18,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to a server (`host:port`). Later losses of the connection are repaired silently.
+    /// Connects to a server (`host:port`) and sees that it answers: `Unavailable` if nobody does, `Unsupported` if
+    /// something else than bmq's gRPC port does. Later losses of the connection are repaired silently.
     pub async fn connect(address: &str) -> Result<Self, Error> {
         let channel = rpc::connect(address).await?;
         Ok(Self { address: address.to_owned(), channel, random: Random::from_os() })

@@ -33,6 +33,11 @@ impl Error {
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
         Self::unknown(ErrorCode::Internal, message)
     }
+
+    /// The same error of a request that changes nothing: there is nothing that may have been applied.
+    pub(crate) fn of_a_read(self) -> Self {
+        Self { may_have_been_applied: false, ..self }
+    }
 }
 
 impl fmt::Display for Error {
@@ -99,5 +104,6 @@ mod tests {
         assert_eq!((newer.code, newer.message.as_str()), (ErrorCode::Internal, "TOO_NEW: it broke"));
         assert!(newer.retriable && newer.may_have_been_applied);
         assert_eq!(newer.to_string(), "TOO_NEW: it broke (it may have been applied)");
+        assert_eq!(newer.of_a_read().to_string(), "TOO_NEW: it broke");
     }
 }

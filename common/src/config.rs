@@ -70,7 +70,7 @@ pub fn load<T: DeserializeOwned + Serialize + Default>(
         layers.set(&key, &value, format!("the environment variable {name}"))?;
     }
     for (key, value) in overrides {
-        layers.set(key, value, format!("the flag for `{key}`"))?;
+        layers.set(key, value, format!("--set {key}"))?;
     }
     Ok(layers.config)
 }
@@ -336,7 +336,7 @@ mod tests {
             &[],
             &["`segment.maxsize` in the environment variable BMQ_SEGMENT__MAXSIZE", "`segment.max_size`?"],
         );
-        check_refused("", &[], &[("nod", "x")], &["`nod` in the flag for `nod`", "did you mean `node`?"]);
+        check_refused("", &[], &[("nod", "x")], &["`nod` in --set nod", "did you mean `node`?"]);
         check_refused("[segmnt]\nmax_age = '1s'", &[], &[], &["unknown key `segmnt`", "`segment`?"]);
         check_refused("[[peers]]\nprt = 1", &[], &[], &["unknown key `peers.prt`"]);
         let error = load_sample("zzz = 1", &[], &[]).unwrap_err();

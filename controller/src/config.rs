@@ -1,14 +1,10 @@
 //! What an operator may set of a controller.
 
-use std::time::Duration;
-
 use bmq_common::HumanDuration;
 use bmq_proto::NodeId;
+use bmq_proto::meta::MIN_SESSION_TTL;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-/// The shortest session the metadata service grants.
-const MIN_SESSION: Duration = Duration::from_secs(2);
 
 /// A controller's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +28,7 @@ impl Default for ControllerConfig {
 /// The settings contradict each other or the rest of the system.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidConfig {
-    #[error("session_ttl is {0}, it must be at least 2s")]
+    #[error("session_ttl is {0}, it must be at least {min}", min = HumanDuration(MIN_SESSION_TTL))]
     SessionTooShort(HumanDuration),
     #[error("retry_delay must not be zero")]
     NoRetryDelay,
@@ -44,7 +40,7 @@ impl ControllerConfig {
     }
 
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        if self.session_ttl.get() < MIN_SESSION {
+        if self.session_ttl.get() < MIN_SESSION_TTL {
             return Err(InvalidConfig::SessionTooShort(self.session_ttl));
         }
         if self.retry_delay.get().is_zero() {

@@ -23,6 +23,14 @@ pub enum Due {
     Purge { topic: TopicId },
 }
 
+/// What came of removing some of a topic's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PurgeOutcome {
+    NothingLeft,
+    MoreLeft,
+    Failed,
+}
+
 /// The topics under deletion.
 #[derive(Debug)]
 pub struct Deletions {
@@ -107,27 +115,29 @@ impl Deletions {
         due
     }
 
-    pub fn finish_data(&mut self, topic: TopicId, done: bool, now: Monotonic) {
+    pub fn finish_data(&mut self, topic: TopicId, success: bool, now: Monotonic) {
         let retry = Step::From(now + self.retry_delay);
         let Some(deletion) = self.topics.get_mut(&topic) else {
             return;
         };
-        if done {
+        if success {
             (deletion.stage, deletion.step) = (Stage::Records, Step::From(Monotonic::ZERO));
         } else {
             (deletion.failures, deletion.step) = (deletion.failures + 1, retry);
         }
     }
 
-    /// `done`: `None` after a failure, otherwise whether nothing is left.
-    pub fn finish_purge(&mut self, topic: TopicId, done: Option<bool>, now: Monotonic) {
+    pub fn finish_purge(&mut self, topic: TopicId, outcome: PurgeOutcome, now: Monotonic) {
         let retry = Step::From(now + self.retry_delay);
         let Some(deletion) = self.topics.get_mut(&topic) else {
             return;
         };
-        deletion.step = if done.is_some() { Step::From(Monotonic::ZERO) } else { retry };
-        if done == Some(true) {
-            deletion.stage = Stage::Nothing;
+        match outcome {
+            PurgeOutcome::NothingLeft => {
+                (deletion.stage, deletion.step) = (Stage::Nothing, Step::From(Monotonic::ZERO));
+            }
+            PurgeOutcome::MoreLeft => deletion.step = Step::From(Monotonic::ZERO),
+            PurgeOutcome::Failed => deletion.step = retry,
         }
     }
 }

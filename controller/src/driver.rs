@@ -13,6 +13,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
+use crate::deletion::PurgeOutcome;
 use crate::metrics::ControllerMetrics;
 use crate::planner::IntentChange;
 use crate::state::{Action, Event, State, WriteId};
@@ -31,8 +32,8 @@ pub struct Driver {
     pub clock: SharedClock,
     pub metrics: ControllerMetrics,
     pub state: State,
-    /// Rung to have the term asked for.
-    pub bell: Arc<Notify>,
+    /// Notified to have the leadership ask for the term.
+    pub ask_for_term: Arc<Notify>,
     /// The number of the list wanted.
     pub wanted_list: watch::Sender<u64>,
 }
@@ -42,19 +43,23 @@ type Work = FuturesUnordered<BoxFuture<'static, Event>>;
 
 impl Driver {
     /// Runs until the shutdown. What is in flight then is dropped: each step may be repeated by the next controller.
-    pub async fn run(self, office: mpsc::Receiver<Event>, told: mpsc::Receiver<Watched>, shutdown: Shutdown) {
+    pub async fn run(self, term_events: mpsc::Receiver<Event>, watched: mpsc::Receiver<Watched>, shutdown: Shutdown) {
         tokio::select! {
             () = shutdown.begun() => {}
-            never = self.decide(office, told) => match never {},
+            never = self.decide(term_events, watched) => match never {},
         }
     }
 
-    async fn decide(mut self, mut office: mpsc::Receiver<Event>, mut told: mpsc::Receiver<Watched>) -> Infallible {
+    async fn decide(
+        mut self,
+        mut term_events: mpsc::Receiver<Event>,
+        mut watched: mpsc::Receiver<Watched>,
+    ) -> Infallible {
         let mut work = Work::new();
         loop {
             let event = tokio::select! {
-                Some(event) = office.recv() => event,
-                Some(watched) = told.recv() => match self.younger(watched) {
+                Some(event) = term_events.recv() => event,
+                Some(told) = watched.recv() => match self.younger(told) {
                     Some(event) => event,
                     None => continue,
                 },
@@ -82,7 +87,7 @@ impl Driver {
     /// A refusal for the term's sake means that leadership believes in a term that is gone: have it ask again.
     fn finish(&self, event: Event) -> Event {
         if matches!(event, Event::TermLost) {
-            self.bell.notify_one();
+            self.ask_for_term.notify_one();
         }
         event
     }
@@ -92,8 +97,8 @@ impl Driver {
             Event::TermTaken(term) => self.metrics.term_changed(Some(*term)),
             Event::TermLost => self.metrics.term_changed(None),
             Event::IntentsWritten { success: false, .. }
-            | Event::DataDeleted { done: false, .. }
-            | Event::Purged { done: None, .. } => self.metrics.step_failed(),
+            | Event::DataDeleted { success: false, .. }
+            | Event::Purged { outcome: PurgeOutcome::Failed, .. } => self.metrics.step_failed(),
             _ => {}
         }
     }
@@ -101,7 +106,7 @@ impl Driver {
     fn begin(&self, action: Action, work: &Work) {
         match action {
             Action::ListAgain => self.wanted_list.send_modify(|list| *list += 1),
-            Action::TryForTerm => self.bell.notify_one(),
+            Action::TryForTerm => self.ask_for_term.notify_one(),
             Action::WriteIntents { term, write, changes } => work.push(self.write_intents(term, write, changes)),
             Action::DeleteData { topic, broker } => work.push(self.delete_data(topic, broker)),
             Action::Purge { term, topic } => work.push(self.purge(term, topic)),
@@ -129,7 +134,7 @@ impl Driver {
         let delete = async move {
             let answer = with_deadline("the broker", DELETE_DATA_DEADLINE, service.delete_topic_data(topic)).await;
             let answer = answer.unwrap_or_else(|late| Err(ServiceError::unknown(ErrorCode::Timeout, late.to_string())));
-            let done = answer.is_ok();
+            let success = answer.is_ok();
             match answer {
                 Ok(()) => {}
                 // Such as a partition that was released and is not gone yet: to be expected, and soon over.
@@ -138,7 +143,7 @@ impl Driver {
                 }
                 Err(error) => warn!(%error, %topic, broker = %broker.node, "could not delete a topic's data"),
             }
-            Event::DataDeleted { topic, done }
+            Event::DataDeleted { topic, success }
         };
         delete.boxed()
     }
@@ -147,13 +152,14 @@ impl Driver {
         let meta = Arc::clone(&self.meta);
         let purge = async move {
             match meta.purge_topic(term, topic).await {
-                Ok(done) => {
-                    if done {
-                        info!(%topic, "deleted a topic");
-                    }
-                    Event::Purged { topic, done: Some(done) }
+                Ok(true) => {
+                    info!(%topic, "deleted a topic");
+                    Event::Purged { topic, outcome: PurgeOutcome::NothingLeft }
                 }
-                Err(error) => after_failure(&error, "purge a topic", Event::Purged { topic, done: None }),
+                Ok(false) => Event::Purged { topic, outcome: PurgeOutcome::MoreLeft },
+                Err(error) => {
+                    after_failure(&error, "purge a topic", Event::Purged { topic, outcome: PurgeOutcome::Failed })
+                }
             }
         };
         purge.boxed()

@@ -30,8 +30,8 @@ pub struct Leadership {
     pub ready: ReadyFlag,
     /// Takes `TermTaken` and `TermLost`.
     pub events: mpsc::Sender<Event>,
-    /// Rung when it is worth to ask for the term at once.
-    pub bell: Arc<Notify>,
+    /// Notified when it is worth to ask for the term at once.
+    pub ask_for_term: Arc<Notify>,
 }
 
 impl Leadership {
@@ -89,7 +89,7 @@ impl Leadership {
             }
             tokio::select! {
                 () = sleep(self.session_time / KEEP_ALIVES_PER_SESSION) => {}
-                () = self.bell.notified() => is_leading = false,
+                () = self.ask_for_term.notified() => is_leading = false,
             }
             match self.meta.keep_alive(session).await {
                 Ok(()) => {}

@@ -11,8 +11,8 @@ use crate::config::{ControllerConfig, InvalidConfig};
 use crate::driver::Driver;
 use crate::leadership::Leadership;
 use crate::metrics::ControllerMetrics;
-use crate::state::State;
-use crate::watcher::Watcher;
+use crate::state::{Event, State};
+use crate::watcher::{Watched, Watcher};
 
 /// Enough that nobody waits for the decision before, few enough to bound what is kept.
 const QUEUE: usize = 8;
@@ -33,38 +33,38 @@ pub struct Server {
     leadership: Leadership,
     watcher: Watcher,
     driver: Driver,
-    office: mpsc::Receiver<crate::state::Event>,
-    told: mpsc::Receiver<crate::watcher::Watched>,
+    term_events: mpsc::Receiver<Event>,
+    watched: mpsc::Receiver<Watched>,
 }
 
 impl Server {
     pub fn build(config: ControllerConfig, components: ControllerComponents) -> Result<Self, InvalidConfig> {
         config.validate()?;
         let ControllerComponents { meta, brokers, clock, random, metrics, readiness } = components;
-        let (office_sender, office) = mpsc::channel(QUEUE);
-        let (told_sender, told) = mpsc::channel(QUEUE);
+        let (term_sender, term_events) = mpsc::channel(QUEUE);
+        let (watched_sender, watched) = mpsc::channel(QUEUE);
         let (wanted_list, wanted) = watch::channel(0);
-        let bell = Arc::new(Notify::new());
+        let ask_for_term = Arc::new(Notify::new());
         let leadership = Leadership {
             meta: Arc::clone(&meta),
             node: config.node(),
             session_time: config.session_ttl.get(),
             random: random.clone(),
             ready: readiness.register("controller session"),
-            events: office_sender,
-            bell: Arc::clone(&bell),
+            events: term_sender,
+            ask_for_term: Arc::clone(&ask_for_term),
         };
         let ready = readiness.register("controller watch");
-        let watcher = Watcher { meta: Arc::clone(&meta), random, ready, wanted, told: told_sender };
+        let watcher = Watcher { meta: Arc::clone(&meta), random, ready, wanted, watched: watched_sender };
         let state = State::new(config.session_ttl.get(), config.retry_delay.get());
         let metrics = ControllerMetrics::register(&metrics);
-        let driver = Driver { meta, brokers, clock, metrics, state, bell, wanted_list };
-        Ok(Server { leadership, watcher, driver, office, told })
+        let driver = Driver { meta, brokers, clock, metrics, state, ask_for_term, wanted_list };
+        Ok(Server { leadership, watcher, driver, term_events, watched })
     }
 
     /// Runs until the shutdown; returns when the session is closed.
     pub async fn run(self, shutdown: Shutdown) {
-        let driver = self.driver.run(self.office, self.told, shutdown.clone());
+        let driver = self.driver.run(self.term_events, self.watched, shutdown.clone());
         tokio::join!(self.leadership.run(shutdown.clone()), self.watcher.run(shutdown.clone()), driver);
     }
 }

@@ -12,7 +12,7 @@ use bmq_common::Monotonic;
 use bmq_proto::meta::{SessionRecord, WatchEvent};
 use bmq_proto::{NodeId, Term, TopicId, TopicPartition};
 
-use crate::deletion::{Deletions, Due};
+use crate::deletion::{Deletions, Due, PurgeOutcome};
 use crate::liveness::Liveness;
 use crate::planner::{self, Brokers, IntentChange};
 use crate::view::{Records, Touched, View};
@@ -31,10 +31,10 @@ pub enum Event {
     TermLost,
     /// A write of intents ended; without success it may have been applied or not.
     IntentsWritten { write: WriteId, success: bool },
-    /// A broker was asked to delete a topic's data; whether it has.
-    DataDeleted { topic: TopicId, done: bool },
-    /// Records of a topic were removed; whether that succeeded, and if so, whether nothing is left.
-    Purged { topic: TopicId, done: Option<bool> },
+    /// A broker was asked to delete a topic's data.
+    DataDeleted { topic: TopicId, success: bool },
+    /// Records of a topic were to be removed.
+    Purged { topic: TopicId, outcome: PurgeOutcome },
     /// Time has passed.
     Tick,
 }
@@ -80,15 +80,15 @@ pub struct State {
     retry_delay: Duration,
     view: View,
     liveness: Liveness,
-    office: Office,
+    role: Role,
     deletions: Deletions,
     last_write: WriteId,
     unplaced: usize,
 }
 
-/// Whether decisions may be made.
+/// What this controller is in the cluster: only the active one decides.
 #[derive(Debug)]
-enum Office {
+enum Role {
     Standby,
     /// The term is held, the list is awaited.
     Listing(Term),
@@ -121,7 +121,7 @@ impl State {
             retry_delay,
             view: View::default(),
             liveness: Liveness::new(session_time),
-            office: Office::Standby,
+            role: Role::Standby,
             deletions: Deletions::new(retry_delay),
             last_write: WriteId::default(),
             unplaced: 0,
@@ -133,14 +133,14 @@ impl State {
         match event {
             Event::Watched(events) => self.take_in(events, now, &mut actions),
             Event::TermTaken(term) => {
-                self.office = Office::Listing(term);
+                self.role = Role::Listing(term);
                 self.deletions.forget_steps();
                 actions.push(Action::ListAgain);
             }
-            Event::TermLost => self.office = Office::Standby,
+            Event::TermLost => self.role = Role::Standby,
             Event::IntentsWritten { write, success } => self.finish_write(write, success, now),
-            Event::DataDeleted { topic, done } => self.deletions.finish_data(topic, done, now),
-            Event::Purged { topic, done } => self.deletions.finish_purge(topic, done, now),
+            Event::DataDeleted { topic, success } => self.deletions.finish_data(topic, success, now),
+            Event::Purged { topic, outcome } => self.deletions.finish_purge(topic, outcome, now),
             Event::Tick => {}
         }
         if self.liveness.pass_time(now) {
@@ -152,7 +152,7 @@ impl State {
 
     /// When to step with [`Event::Tick`] if nothing else happens before.
     pub fn next_wake(&self, now: Monotonic) -> Option<Monotonic> {
-        let Office::Active(active) = &self.office else {
+        let Role::Active(active) = &self.role else {
             return None;
         };
         let write = if let Write::DueAt(at) = active.write { Some(at) } else { None };
@@ -194,19 +194,19 @@ impl State {
         if topics || brokers {
             self.plan_anew();
         }
-        if controller_gone && matches!(self.office, Office::Standby) {
+        if controller_gone && matches!(self.role, Role::Standby) {
             actions.push(Action::TryForTerm);
         }
     }
 
     /// A list is complete: whatever was known before is replaced.
     fn begin_active(&mut self) {
-        match &mut self.office {
-            Office::Standby => {}
-            Office::Listing(term) => {
-                self.office = Office::Active(Active { term: *term, write: Write::Due, unseen: BTreeMap::new() });
+        match &mut self.role {
+            Role::Standby => {}
+            Role::Listing(term) => {
+                self.role = Role::Active(Active { term: *term, write: Write::Due, unseen: BTreeMap::new() });
             }
-            Office::Active(active) => {
+            Role::Active(active) => {
                 active.unseen.clear();
                 self.plan_anew();
             }
@@ -215,17 +215,17 @@ impl State {
 
     /// The watch told of an intent, which the view now shows.
     fn see_intent(&mut self, partition: TopicPartition) {
-        let Office::Active(active) = &mut self.office else {
+        let Role::Active(active) = &mut self.role else {
             return;
         };
-        let told = self.view.records().intents.get(&partition).copied();
+        let seen = self.view.records().intents.get(&partition).copied();
         if let Write::InFlight { changes, .. } = &mut active.write
-            && changes.get(&partition) == Some(&told)
+            && changes.get(&partition) == Some(&seen)
         {
             changes.remove(&partition);
         }
         match active.unseen.get(&partition) {
-            Some(written) if *written == told => drop(active.unseen.remove(&partition)),
+            Some(written) if *written == seen => drop(active.unseen.remove(&partition)),
             Some(written) => self.view.set_intent(partition, *written),
             None => self.plan_anew(),
         }
@@ -233,13 +233,13 @@ impl State {
 
     /// Has the next decision begin with a plan, unless one is due or will be anyway.
     fn plan_anew(&mut self) {
-        if let Office::Active(Active { write: write @ Write::Settled, .. }) = &mut self.office {
+        if let Role::Active(Active { write: write @ Write::Settled, .. }) = &mut self.role {
             *write = Write::Due;
         }
     }
 
     fn finish_write(&mut self, ended: WriteId, success: bool, now: Monotonic) {
-        let Office::Active(active) = &mut self.office else {
+        let Role::Active(active) = &mut self.role else {
             return;
         };
         let changes = match &mut active.write {
@@ -257,7 +257,7 @@ impl State {
     }
 
     fn decide(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
-        let Office::Active(active) = &mut self.office else {
+        let Role::Active(active) = &mut self.role else {
             return;
         };
         let records = self.view.records();

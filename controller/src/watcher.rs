@@ -33,7 +33,7 @@ pub struct Watcher {
     pub ready: ReadyFlag,
     /// The number of the list wanted: when it grows, the watch is opened anew.
     pub wanted: watch::Receiver<u64>,
-    pub told: mpsc::Sender<Watched>,
+    pub watched: mpsc::Sender<Watched>,
 }
 
 impl Watcher {
@@ -78,7 +78,7 @@ impl Watcher {
                 self.ready.set(true, "");
             }
             // The driver only goes away at the shutdown, when nothing more is decided.
-            let _ = self.told.send(Watched { list, events }).await;
+            let _ = self.watched.send(Watched { list, events }).await;
             if let Some(error) = failure {
                 warn!(%error, "the watch ended");
                 return;

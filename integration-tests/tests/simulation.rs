@@ -8,7 +8,7 @@ use std::sync::Once;
 use bmq_integration_tests::simulation::{mutants, run, seeds, sweep};
 
 /// Seeds of a sweep, unless told otherwise.
-const SEEDS: u64 = 6_000;
+const SEEDS: u64 = 4_000;
 /// How soon a mutant must be caught.
 const MUTANT_SEEDS: u64 = 1_000;
 

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bmq_common::HumanDuration;
+use bmq_proto::rpc::check_address;
 use serde::{Deserialize, Serialize};
 
 use crate::server::MetaServerConfig;
 use crate::store::etcd::EtcdOptions;
 use crate::store::{EtcdStore, MetaStoreError, RedbStore, SharedStore};
 
-/// The `[meta]` section.
+/// The `[meta]` section of the metadata service itself; the other services have a `[meta_client]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MetaConfig {
@@ -21,7 +22,7 @@ pub struct MetaConfig {
     /// Used if `store` is `etcd`.
     pub etcd: EtcdConfig,
     /// Each call answers within this time.
-    pub call_deadline: HumanDuration,
+    pub call_timeout: HumanDuration,
 }
 
 /// Which store.
@@ -50,7 +51,7 @@ pub struct EtcdConfig {
     /// Stands before every key, so that several clusters can share an etcd.
     pub prefix: String,
     pub connect_timeout: HumanDuration,
-    /// For one request; shorter than `call_deadline`, so that a call can try again.
+    /// For one request; shorter than `call_timeout`, so that a call can try again.
     pub request_timeout: HumanDuration,
 }
 
@@ -60,7 +61,7 @@ impl Default for MetaConfig {
             store: StoreConfig::default(),
             embedded: EmbeddedConfig::default(),
             etcd: EtcdConfig::default(),
-            call_deadline: HumanDuration::secs(5),
+            call_timeout: HumanDuration::secs(5),
         }
     }
 }
@@ -91,28 +92,18 @@ impl MetaConfig {
     /// Checks what a single key cannot.
     pub fn validate(&self) -> Result<(), InvalidMetaConfig> {
         let refuse = |reason: &str| Err(InvalidMetaConfig(reason.to_owned()));
-        if self.call_deadline.get().is_zero() {
-            return refuse("`call_deadline` must not be zero");
+        if self.call_timeout.get().is_zero() {
+            return refuse("`call_timeout` must not be zero");
         }
         match self.store {
             StoreConfig::Embedded if self.embedded.path.file_name().is_none() => {
                 refuse("`embedded.path` must name a file")
             }
             StoreConfig::Embedded => Ok(()),
-            StoreConfig::Etcd if self.etcd.endpoints.is_empty() => refuse("`etcd.endpoints` must name a member"),
-            StoreConfig::Etcd if !is_prefix(&self.etcd.prefix) => {
-                refuse("`etcd.prefix` must be printable ASCII text that ends with `/`")
+            StoreConfig::Etcd if self.etcd.request_timeout >= self.call_timeout => {
+                refuse("`etcd.request_timeout` must be shorter than `call_timeout`")
             }
-            StoreConfig::Etcd if self.etcd.connect_timeout.get().is_zero() => {
-                refuse("`etcd.connect_timeout` must not be zero")
-            }
-            StoreConfig::Etcd if self.etcd.request_timeout.get().is_zero() => {
-                refuse("`etcd.request_timeout` must not be zero")
-            }
-            StoreConfig::Etcd if self.etcd.request_timeout >= self.call_deadline => {
-                refuse("`etcd.request_timeout` must be shorter than `call_deadline`")
-            }
-            StoreConfig::Etcd => Ok(()),
+            StoreConfig::Etcd => self.etcd.validate(),
         }
     }
 
@@ -126,11 +117,31 @@ impl MetaConfig {
 
     /// What the server takes of these settings.
     pub fn server(&self) -> MetaServerConfig {
-        MetaServerConfig { call_deadline: self.call_deadline.get() }
+        MetaServerConfig { call_timeout: self.call_timeout.get() }
     }
 }
 
 impl EtcdConfig {
+    fn validate(&self) -> Result<(), InvalidMetaConfig> {
+        let refuse = |reason: &str| Err(InvalidMetaConfig(reason.to_owned()));
+        if self.endpoints.is_empty() {
+            return refuse("`etcd.endpoints` must name a member");
+        }
+        for endpoint in &self.endpoints {
+            check_address(endpoint).map_err(|error| InvalidMetaConfig(format!("`etcd.endpoints`: {error}")))?;
+        }
+        if !is_prefix(&self.prefix) {
+            return refuse("`etcd.prefix` must be printable ASCII text that ends with `/`");
+        }
+        if self.connect_timeout.get().is_zero() {
+            return refuse("`etcd.connect_timeout` must not be zero");
+        }
+        if self.request_timeout.get().is_zero() {
+            return refuse("`etcd.request_timeout` must not be zero");
+        }
+        Ok(())
+    }
+
     fn options(&self) -> EtcdOptions {
         EtcdOptions {
             endpoints: self.endpoints.clone(),
@@ -161,8 +172,9 @@ mod tests {
             assert!(error.contains(expect), "{error}");
         };
         check(&|config| config.etcd.endpoints.clear(), "etcd.endpoints");
+        check(&|config| config.etcd.endpoints.push("etcd-1".to_owned()), "`etcd-1` is not an address");
         check(&|config| config.etcd.prefix = "bmq".to_owned(), "etcd.prefix");
-        check(&|config| config.etcd.request_timeout = config.call_deadline, "request_timeout");
-        check(&|config| config.call_deadline = HumanDuration::secs(0), "call_deadline");
+        check(&|config| config.etcd.request_timeout = config.call_timeout, "request_timeout");
+        check(&|config| config.call_timeout = HumanDuration::secs(0), "call_timeout");
     }
 }

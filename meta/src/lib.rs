@@ -12,6 +12,7 @@ pub mod config;
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod keys;
+mod metrics;
 pub mod server;
 pub mod store;
 pub mod transition;

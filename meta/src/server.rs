@@ -17,7 +17,7 @@ mod watch_feed;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bmq_common::{Random, Shutdown, Tasks};
+use bmq_common::{Metrics, Random, Shutdown, Tasks};
 use bmq_proto::meta::{
     ClusterRecord, CreateTopic, GarbageRecord, MetaService, OpenSession, PartitionCommand, PartitionHead,
     PartitionView, SessionId, SessionRecord, TopicRecord, WatchScope, WatchStream,
@@ -26,6 +26,7 @@ use bmq_proto::rpc::record::{StoredRecord, decode_record, encode_record};
 use bmq_proto::{ClusterId, ErrorCode, NodeId, Offset, ServiceError, Term, TopicId, TopicPartition};
 
 use crate::keys;
+use crate::metrics::MetaMetrics;
 use crate::store::{Expected, SharedStore, Transaction, Versioned};
 use attempts::{Attempts, Commit};
 use watch_cache::WatchCache;
@@ -40,12 +41,12 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct MetaServerConfig {
     /// Each call answers within this time.
-    pub call_deadline: Duration,
+    pub call_timeout: Duration,
 }
 
 impl Default for MetaServerConfig {
     fn default() -> Self {
-        Self { call_deadline: Duration::from_secs(5) }
+        Self { call_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -67,20 +68,28 @@ pub struct MetaServer {
     random: Random,
     watches: WatchCache,
     tasks: Tasks,
+    metrics: MetaMetrics,
 }
 
 impl MetaServer {
     /// Writes the cluster record if there is none, and checks its feature level. Must be called within a Tokio runtime.
     pub async fn start(store: SharedStore, config: MetaServerConfig, random: Random) -> Result<Self, StartError> {
-        let attempts = Attempts::new(&*store, &random, "start", config.call_deadline);
+        let metrics = MetaMetrics::default();
+        let attempts = Attempts::new(&*store, &random, &metrics, "start", config.call_timeout);
         let cluster = ensure_cluster(attempts, &random).await.map_err(StartError::Store)?;
         if cluster.feature_level > FEATURE_LEVEL {
             return Err(StartError::FeatureLevel { found: cluster.feature_level });
         }
         tracing::info!(cluster = %cluster.cluster, feature_level = cluster.feature_level, "metadata service started");
         let tasks = Tasks::new(Shutdown::new());
-        let watches = WatchCache::start(&store, &random, &tasks);
-        Ok(Self { store, config, random, watches, tasks })
+        let watches = WatchCache::start(&store, &random, &tasks, &metrics);
+        Ok(Self { store, config, random, watches, tasks, metrics })
+    }
+
+    /// Shows operators what the service counts. To be called once for a process.
+    pub fn with_metrics(self, metrics: &Metrics) -> Self {
+        self.metrics.register(metrics);
+        self
     }
 
     /// Ends the watches and lets go of the store. Calls under way go on.
@@ -92,7 +101,7 @@ impl MetaServer {
     }
 
     fn attempts(&self, call: &'static str) -> Attempts<'_> {
-        Attempts::new(&*self.store, &self.random, call, self.config.call_deadline)
+        Attempts::new(&*self.store, &self.random, &self.metrics, call, self.config.call_timeout)
     }
 }
 
@@ -182,7 +191,10 @@ impl MetaService for MetaServer {
     }
 
     async fn command(&self, command: PartitionCommand) -> Result<PartitionView, ServiceError> {
-        self.do_command(command).await
+        let kind = command.kind.name();
+        let answer = self.do_command(command).await;
+        self.metrics.command_answered(kind, &answer);
+        answer
     }
 
     async fn head(&self, partition: TopicPartition) -> Result<PartitionHead, ServiceError> {
@@ -213,6 +225,6 @@ impl MetaService for MetaServer {
     }
 
     async fn watch(&self, scope: WatchScope) -> Result<WatchStream, ServiceError> {
-        self.watches.watch(scope, self.config.call_deadline).await
+        self.watches.watch(scope, self.config.call_timeout).await
     }
 }

@@ -37,7 +37,7 @@ pub const MAX_TRANSACTION_BYTES: usize = 1024 * 1024;
 /// Most entries of one page of a listing.
 pub const MAX_PAGE: usize = 1_000;
 /// The shortest time to live of a lease (etcd's lower bound with its default election time-out).
-pub const MIN_LEASE: Duration = Duration::from_secs(2);
+pub const MIN_LEASE: Duration = bmq_proto::meta::MIN_SESSION_TTL;
 
 /// The store's state after one transaction; the first has revision 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use bmq_common::byte_size::ByteSize;
 use bmq_common::human_duration::HumanDuration;
+use bmq_storage::StoreProperties;
 use serde::{Deserialize, Serialize};
+
+/// What may wait for one file's writer: a roll hands everything over at once.
+pub const MAX_BUFFER_BYTES: u64 = 64 << 20;
 
 /// How a partition writes, rolls and recovers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +66,13 @@ impl PartitionConfig {
                 self.max_batch_bytes, self.buffer_bytes
             ));
         }
+        if self.buffer_bytes.0 > MAX_BUFFER_BYTES {
+            let most = ByteSize(MAX_BUFFER_BYTES);
+            return Err(format!(
+                "buffer_bytes ({}) must not exceed {most}, which a store's writer takes",
+                self.buffer_bytes
+            ));
+        }
         if self.segment_bytes.0 < 4096 {
             return Err(format!("segment_bytes ({}) must be at least 4KiB", self.segment_bytes));
         }
@@ -71,10 +82,11 @@ impl PartitionConfig {
         Ok(())
     }
 
-    /// The settings for a store whose files hold at most `max_file_bytes`: segments stay so far below it that a file may
-    /// grow on for a while when the next one is late.
-    pub fn within(mut self, max_file_bytes: Option<u64>) -> Self {
-        if let Some(max) = max_file_bytes {
+    /// The settings that a store allows: a batch is written in one append, and a file may grow on for a while past the
+    /// segment's size when the next one is late.
+    pub fn within(mut self, store: &StoreProperties) -> Self {
+        self.max_batch_bytes = ByteSize(self.max_batch_bytes.0.min(store.max_append_bytes as u64));
+        if let Some(max) = store.max_file_bytes {
             let most = max.saturating_sub(2 * self.max_batch_bytes.0) / 2;
             self.segment_bytes = ByteSize(self.segment_bytes.0.min(most.max(4096)));
         }

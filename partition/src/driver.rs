@@ -7,6 +7,7 @@ mod close_file;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bmq_common::clock::{Monotonic, SharedClock};
 use bmq_common::rng::Random;
@@ -29,6 +30,8 @@ use crate::tail::Tail;
 
 /// Letters that may wait.
 const MAILBOX: usize = 1024;
+/// How long calls on their way may go on after the end.
+const LAST_JOBS: Duration = Duration::from_secs(3);
 /// Letters taken at once: what waits while a sync runs is written as one group.
 const LETTERS_AT_ONCE: usize = 512;
 
@@ -50,7 +53,7 @@ pub fn open(
     partition: TopicPartition,
     config: PartitionConfig,
 ) -> (PartitionHandle, impl Future<Output = StopReason> + Send + use<>) {
-    let config = config.within(context.store.properties().max_file_bytes);
+    let config = config.within(&context.store.properties());
     let (mail, mailbox) = mpsc::channel(MAILBOX);
     let (status, status_receiver) = watch::channel(PartitionStatus::Starting);
     let nothing = PartitionBounds {
@@ -110,12 +113,14 @@ impl Driver {
     async fn run(mut self, mut mailbox: mpsc::Receiver<Mail>) -> StopReason {
         self.step(Event::Start);
         let mut letters = Vec::new();
+        let mut abandoned = false;
         while self.stopped.is_none() {
             let deadline = self.machine.next_deadline();
             tokio::select! {
-                count = mailbox.recv_many(&mut letters, LETTERS_AT_ONCE) => {
+                count = mailbox.recv_many(&mut letters, LETTERS_AT_ONCE), if !abandoned => {
                     if count == 0 {
-                        letters.push(Mail::Release { close_wait: std::time::Duration::ZERO });
+                        abandoned = true;
+                        letters.push(Mail::Release { close_wait: Duration::ZERO });
                     }
                     self.take_letters(&mut letters);
                 }
@@ -142,7 +147,8 @@ impl Driver {
         let reason = self.stopped.take().unwrap_or(StopReason::Released);
         tracing::info!(partition = %self.folder.partition, ?reason, "partition stopped");
         self.status.send_replace(PartitionStatus::Stopped(reason.clone()));
-        while self.jobs.join_next().await.is_some() {}
+        // What is being closed may still be closed; the rest has nobody who waits for it.
+        let _ = tokio::time::timeout(LAST_JOBS, async { while self.jobs.join_next().await.is_some() {} }).await;
         reason
     }
 

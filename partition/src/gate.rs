@@ -18,6 +18,8 @@ const ON_ITS_WAY: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Gate<K> {
     refused: HashMap<K, Refusal>,
+    /// How many there may be before old ones are looked for.
+    sweep_at: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +30,7 @@ struct Refusal {
 
 impl<K> Default for Gate<K> {
     fn default() -> Self {
-        Self { refused: HashMap::new() }
+        Self { refused: HashMap::new(), sweep_at: MANY }
     }
 }
 
@@ -46,8 +48,9 @@ impl<K: Hash + Eq + Clone> Gate<K> {
 
     /// Remembers that something of this lane was refused.
     pub fn refuse(&mut self, lane: K, generation: u32, now: Monotonic) {
-        if self.refused.len() >= MANY {
+        if self.refused.len() >= self.sweep_at {
             self.refused.retain(|_, refusal| now.saturating_since(refusal.at) < ON_ITS_WAY);
+            self.sweep_at = MANY.max(2 * self.refused.len());
         }
         let refusal = self.refused.entry(lane).or_insert(Refusal { generation, at: now });
         *refusal = Refusal { generation: refusal.generation.max(generation), at: now };

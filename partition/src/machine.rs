@@ -1,7 +1,7 @@
 //! The partition as its owner sees it: a pure state machine without IO, clock or randomness.
 //!
 //! ```text
-//!   claim ─▶ check the folder ─▶ fence, floor, recover ─▶ scan ─▶ finish ─▶ serve ─▶ release
+//!   check the folder ─▶ claim ─▶ fence, floor, recover ─▶ scan ─▶ finish ─▶ serve ─▶ release
 //! ```
 //! The driver runs the actions and feeds their results back as events; the simulation does the same over models.
 //!
@@ -33,12 +33,12 @@ pub use roll::RollCause;
 
 use bmq_common::clock::Monotonic;
 use bmq_proto::meta::{Owner, PartitionCommandKind, PartitionView};
-use bmq_proto::{ClusterId, TopicPartition};
+use bmq_proto::{ClusterId, FileId, TopicPartition};
 
 use crate::append::{Append, Lane, not_owner};
 use crate::config::PartitionConfig;
 use crate::gate::Gate;
-use claim::{Checking, Recovering};
+use claim::Recovering;
 use command_lane::{CommandLane, Outcome};
 use serve::Serving;
 use timer::Delayed;
@@ -72,8 +72,11 @@ pub struct Machine {
 #[derive(Debug)]
 enum Phase {
     New,
+    /// Is metadata older than the files? The newest file, once the folder is listed.
+    Checking {
+        newest: Option<FileId>,
+    },
     Claiming,
-    Checking(Box<Checking>),
     Recovering(Box<Recovering>),
     Serving(Box<Serving>),
     /// Damage was found: no writes until an operator has looked at it.
@@ -99,7 +102,7 @@ impl Machine {
     /// Takes one event and returns what is to be done, in order.
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
         match event {
-            Event::Start => self.begin_claim(),
+            Event::Start => self.begin_check(),
             Event::CommandDone { nonce, result } => self.finish_command(nonce, result, now),
             Event::HeadRead(result) => self.finish_head_read(result, now),
             Event::Listed(result) => self.finish_listing(result, now),
@@ -167,7 +170,7 @@ impl Machine {
 
     fn take_applied(&mut self, kind: PartitionCommandKind, view: PartitionView, now: Now) {
         match kind {
-            PartitionCommandKind::Claim { .. } => self.finish_claim(view),
+            PartitionCommandKind::Claim { .. } => self.finish_claim(view, now),
             PartitionCommandKind::RecordFloor { file, floor, .. } => self.finish_record_floor(file, floor),
             PartitionCommandKind::FinishRecovery { .. } => self.finish_recovery(view, now),
             PartitionCommandKind::OpenSegment { file, .. } => self.finish_open_segment(file, &view, now),

@@ -20,8 +20,10 @@ const MAX_PRODUCERS: usize = 100_000;
 /// What a batch's sequence says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sequence {
-    /// The next one, or the first of a producer not known.
+    /// The next one.
     Next,
+    /// Nothing is remembered of the producer.
+    Unknown,
     /// Appended before, at these offsets.
     Duplicate { base_offset: Offset, next_offset: Offset },
     /// Neither: something is missing, or it is too old to be remembered.
@@ -53,7 +55,7 @@ impl ProducerTable {
     pub fn judge(&self, key: ProducerKey, header: &BatchHeader) -> Sequence {
         let found = header.base_sequence();
         let Some(entry) = self.producers.get(&key.id) else {
-            return Sequence::Next;
+            return Sequence::Unknown;
         };
         if key.epoch < entry.producer_epoch {
             return Sequence::Fenced { current: entry.producer_epoch, found: key.epoch };

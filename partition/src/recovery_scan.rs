@@ -15,7 +15,7 @@ const READ_STEP: u64 = 4 << 20;
 /// Runs the scan that the machine asked for.
 pub async fn run(store: &dyn SegmentStore, folder: FolderPath, request: ScanRequest) -> Result<ScanReport, StoreFault> {
     let mut report = ScanReport { producers: Default::default(), damaged: Vec::new(), indexes: Vec::new(), open: None };
-    let (mut producers, first) = newest_snapshot(store, folder, &request.sealed, &mut report).await?;
+    let (mut producers, first) = newest_snapshot(store, folder, &request, &mut report).await?;
     for segment in &request.sealed[first..] {
         let path = folder.segment(segment.file);
         let end = segment.end().ok_or_else(|| StoreFault::Damaged(format!("{path} has no end")))?;
@@ -53,14 +53,18 @@ pub async fn run(store: &dyn SegmentStore, folder: FolderPath, request: ScanRequ
 async fn newest_snapshot(
     store: &dyn SegmentStore,
     folder: FolderPath,
-    segments: &[SegmentRecord],
+    request: &ScanRequest,
     report: &mut ScanReport,
 ) -> Result<(ProducerTable, usize), StoreFault> {
-    for (number, segment) in segments.iter().enumerate().rev() {
+    for (number, segment) in request.sealed.iter().enumerate().rev() {
         let path = folder.segment(segment.file);
         let bytes = match store.read_index(path).await {
             Ok(bytes) => bytes,
             Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) => continue,
+            Err(error) if request.without_indexes => {
+                tracing::warn!(%path, %error, "index cannot be read, the data is");
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         let Ok(index) = SegmentIndex::decode(&bytes, path) else {
@@ -85,7 +89,7 @@ pub async fn make_index(
 ) -> Result<bytes::Bytes, StoreFault> {
     let mut sealed: Vec<SegmentRecord> = earlier.into_iter().filter(|before| before.end().is_some()).collect();
     sealed.push(segment.clone());
-    let report = run(store, folder, ScanRequest { sealed, open: None }).await?;
+    let report = run(store, folder, ScanRequest { sealed, open: None, without_indexes: false }).await?;
     if let Some((_, reason)) = report.damaged.into_iter().find(|(file, _)| *file == segment.file) {
         return Err(StoreFault::Damaged(reason));
     }

@@ -14,8 +14,8 @@ use bytes::{Buf, BytesMut};
 use crate::machine::ScanStop;
 use crate::producer_table::ProducerTable;
 
-/// A batch longer than this is taken for a damaged length field. Far above any configured limit.
-const MAX_PLAUSIBLE_BATCH: usize = 128 << 20;
+/// A batch longer than this is taken for a damaged length field: no topic may allow a longer one.
+const MAX_PLAUSIBLE_BATCH: usize = bmq_proto::topic_config::MAX_BATCH_BYTES;
 
 /// Where the CRC's cover begins in a batch.
 const CRC_COVER: usize = 21;

@@ -90,7 +90,7 @@ impl Tail {
                 held.bytes -= dropped.bytes.len();
             }
         }
-        drop(held);
+        // Under the lock, so that nobody reads batches beyond the bounds they see.
         self.bounds.send_replace(published.bounds);
     }
 

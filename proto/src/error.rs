@@ -32,7 +32,7 @@ pub enum ErrorCode {
     ProducerFenced,
     /// A queue is full or a limit is reached.
     Busy,
-    /// An earlier request of the same channel was refused, so this one is too.
+    /// An earlier request of the same lane was refused, so this one is too.
     OutOfTurn,
     /// The service, or one that it needs, cannot be reached just now.
     Unavailable,

@@ -15,7 +15,7 @@ pub use record::{
     SegmentState, SessionRecord, TopicConfig, TopicRecord, TopicState,
 };
 
-pub use session_keeper::keep_session;
+pub use session_keeper::{SessionEnd, keep_session};
 
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ pub struct CreateTopic {
     pub config: TopicConfig,
 }
 
+/// The shortest time that a session may outlive its last keep-alive: what etcd's leases allow.
+pub const MIN_SESSION_TTL: Duration = Duration::from_secs(2);
+
 /// A node's wish to be counted as alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenSession {
@@ -41,7 +44,7 @@ pub struct OpenSession {
     pub incarnation: Incarnation,
     /// `host:port` at which the node's gRPC service answers; empty if it has none.
     pub address: String,
-    /// How long the session outlives its last keep-alive; at least 2 s.
+    /// How long the session outlives its last keep-alive; at least [`MIN_SESSION_TTL`].
     pub time_to_live: Duration,
 }
 

@@ -17,6 +17,7 @@ mod broker_server;
 mod command;
 mod connection;
 mod decode;
+mod dial;
 mod listener;
 mod meta_client;
 mod meta_server;
@@ -36,7 +37,8 @@ mod testing;
 pub use broker_client::{BrokerClient, BrokerClientConfig};
 pub use broker_server::broker_server;
 pub use decode::DecodeError;
-pub use listener::{Limits, ServeError, channel, connect, serve};
+pub use dial::{channel, check_address, connect};
+pub use listener::{Limits, ServeError, serve};
 pub use meta_client::{MetaClient, MetaClientConfig};
 pub use meta_server::meta_server;
 

@@ -28,12 +28,15 @@ pub struct SettingName {
     pub range: (u64, u64),
 }
 
+/// No topic may allow a longer batch.
+pub const MAX_BATCH_BYTES: usize = 16 << 20;
+
 /// Every setting, by name.
 pub const SETTINGS: [SettingName; 3] = [
     SettingName {
         name: "max.message.bytes",
-        help: "the largest record batch taken, in bytes",
-        range: (1024, 16 << 20),
+        help: "the largest record batch taken, in bytes (at most 4 MiB on local disk, 16 MiB on HDFS)",
+        range: (1024, MAX_BATCH_BYTES as u64),
     },
     SettingName {
         name: "segment.bytes",

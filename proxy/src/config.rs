@@ -1,15 +1,11 @@
 //! What an operator may set of a proxy.
 
-use std::time::Duration;
-
 use bmq_common::{ByteSize, HumanDuration};
 use bmq_proto::NodeId;
+use bmq_proto::meta::MIN_SESSION_TTL;
 use bmq_proto::rpc::MAX_MESSAGE_BYTES;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-/// The shortest session the metadata service grants.
-const MIN_SESSION: Duration = Duration::from_secs(2);
 
 /// A proxy's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,9 +16,9 @@ pub struct ProxyConfig {
     /// How long the proxy's session outlives its last keep-alive. A session only tells people that the proxy is there.
     pub session_ttl: HumanDuration,
     /// The longest that a call to the metadata service is waited for.
-    pub metadata_deadline: HumanDuration,
+    pub metadata_timeout: HumanDuration,
     /// How long calls and streams may go on after the shutdown has begun.
-    pub drain_time: HumanDuration,
+    pub drain_wait: HumanDuration,
     pub produce: ProduceConfig,
     pub fetch: FetchConfig,
 }
@@ -41,9 +37,9 @@ pub struct ProduceConfig {
     /// How many batches of one connection may be under way to one partition.
     pub lane_batches: u32,
     /// How long a batch may take from its arrival to its answer, waiting for an owner and retries included.
-    pub deadline: HumanDuration,
+    pub answer_timeout: HumanDuration,
     /// How long opening a stream to a broker may take.
-    pub connect_deadline: HumanDuration,
+    pub connect_timeout: HumanDuration,
     /// The first and the longest back-off before a refused batch is tried again.
     pub retry_first: HumanDuration,
     pub retry_max: HumanDuration,
@@ -62,16 +58,16 @@ pub struct FetchConfig {
     /// The longest long poll.
     pub max_wait: HumanDuration,
     /// How long a read that could be answered may take, waiting for an owner and retries included.
-    pub deadline: HumanDuration,
+    pub answer_timeout: HumanDuration,
     /// How long one call to a broker or one read of a file may take.
-    pub call_deadline: HumanDuration,
+    pub call_timeout: HumanDuration,
     /// How long a fetch stream may be silent before a heartbeat is sent.
-    pub heartbeat: HumanDuration,
+    pub heartbeat_interval: HumanDuration,
     /// Recent batches kept of one partition that somebody tails, and of all of them together.
     pub ring_bytes: ByteSize,
     pub ring_total_bytes: ByteSize,
     /// How long a partition's tail is followed after its last reader has left.
-    pub ring_idle: HumanDuration,
+    pub ring_ttl: HumanDuration,
     /// How much of a segment is read at once.
     pub segment_read_bytes: ByteSize,
     /// What sequential readers of segments may hold read ahead, all of them together.
@@ -86,8 +82,8 @@ impl Default for ProxyConfig {
         Self {
             node_id: 1,
             session_ttl: HumanDuration::secs(3),
-            metadata_deadline: HumanDuration::secs(5),
-            drain_time: HumanDuration::secs(4),
+            metadata_timeout: HumanDuration::secs(5),
+            drain_wait: HumanDuration::secs(4),
             produce: ProduceConfig::default(),
             fetch: FetchConfig::default(),
         }
@@ -102,8 +98,8 @@ impl Default for ProduceConfig {
             connection_batches: 4096,
             total_bytes: ByteSize::mib(512),
             lane_batches: 256,
-            deadline: HumanDuration::secs(30),
-            connect_deadline: HumanDuration::secs(5),
+            answer_timeout: HumanDuration::secs(30),
+            connect_timeout: HumanDuration::secs(5),
             retry_first: HumanDuration::millis(10),
             retry_max: HumanDuration::millis(500),
         }
@@ -117,12 +113,12 @@ impl Default for FetchConfig {
             max_credit_bytes: ByteSize::mib(64),
             max_positions: 10_000,
             max_wait: HumanDuration::secs(60),
-            deadline: HumanDuration::secs(30),
-            call_deadline: HumanDuration::secs(10),
-            heartbeat: HumanDuration::secs(5),
+            answer_timeout: HumanDuration::secs(30),
+            call_timeout: HumanDuration::secs(10),
+            heartbeat_interval: HumanDuration::secs(5),
             ring_bytes: ByteSize::mib(8),
             ring_total_bytes: ByteSize::mib(512),
-            ring_idle: HumanDuration::secs(30),
+            ring_ttl: HumanDuration::secs(30),
             segment_read_bytes: ByteSize::mib(2),
             read_ahead_bytes: ByteSize::mib(128),
             retry_first: HumanDuration::millis(10),
@@ -134,7 +130,7 @@ impl Default for FetchConfig {
 /// The settings contradict each other or the rest of the system.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidConfig {
-    #[error("session_ttl is {0}, it must be at least 2s")]
+    #[error("session_ttl is {0}, it must be at least {min}", min = HumanDuration(MIN_SESSION_TTL))]
     SessionTooShort(HumanDuration),
     #[error("{0} must not be zero")]
     Zero(&'static str),
@@ -150,10 +146,10 @@ impl ProxyConfig {
     }
 
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        if self.session_ttl.get() < MIN_SESSION {
+        if self.session_ttl.get() < MIN_SESSION_TTL {
             return Err(InvalidConfig::SessionTooShort(self.session_ttl));
         }
-        above_zero("metadata_deadline", self.metadata_deadline.get().as_nanos())?;
+        above_zero("metadata_timeout", self.metadata_timeout.get().as_nanos())?;
         self.produce.validate()?;
         self.fetch.validate()
     }
@@ -164,8 +160,8 @@ impl ProduceConfig {
         above_zero("produce.max_batch_bytes", self.max_batch_bytes.0.into())?;
         above_zero("produce.connection_batches", self.connection_batches.into())?;
         above_zero("produce.lane_batches", self.lane_batches.into())?;
-        above_zero("produce.deadline", self.deadline.get().as_nanos())?;
-        above_zero("produce.connect_deadline", self.connect_deadline.get().as_nanos())?;
+        above_zero("produce.answer_timeout", self.answer_timeout.get().as_nanos())?;
+        above_zero("produce.connect_timeout", self.connect_timeout.get().as_nanos())?;
         // A message holds more than its batch.
         let message = ByteSize(MAX_MESSAGE_BYTES as u64 / 2);
         ordered(("produce.max_batch_bytes", self.max_batch_bytes), ("half of the message limit", message))?;
@@ -185,9 +181,9 @@ impl FetchConfig {
         above_zero("fetch.max_bytes", self.max_bytes.0.into())?;
         above_zero("fetch.max_positions", self.max_positions.into())?;
         above_zero("fetch.segment_read_bytes", self.segment_read_bytes.0.into())?;
-        above_zero("fetch.deadline", self.deadline.get().as_nanos())?;
-        above_zero("fetch.call_deadline", self.call_deadline.get().as_nanos())?;
-        above_zero("fetch.heartbeat", self.heartbeat.get().as_nanos())?;
+        above_zero("fetch.answer_timeout", self.answer_timeout.get().as_nanos())?;
+        above_zero("fetch.call_timeout", self.call_timeout.get().as_nanos())?;
+        above_zero("fetch.heartbeat_interval", self.heartbeat_interval.get().as_nanos())?;
         let message = ByteSize(MAX_MESSAGE_BYTES as u64 / 2);
         ordered(("fetch.max_bytes", self.max_bytes), ("half of the message limit", message))?;
         ordered(("fetch.max_bytes", self.max_bytes), ("fetch.max_credit_bytes", self.max_credit_bytes))?;

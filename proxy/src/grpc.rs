@@ -51,7 +51,7 @@ impl Api {
 
     /// Calls the metadata service, and waits for it no longer than allowed.
     async fn ask_meta<T>(&self, call: impl Future<Output = Result<T, ServiceError>>) -> Result<T, ServiceError> {
-        let deadline: Duration = self.config.metadata_deadline.get();
+        let deadline: Duration = self.config.metadata_timeout.get();
         let late = |_| ServiceError::unknown(ErrorCode::Timeout, "the metadata service did not answer in time");
         tokio::time::timeout(deadline, call).await.map_err(late)?
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bmq_common::{Metrics, Random, Readiness, ReadyFlag, SharedClock, Shutdown, Tasks};
 use bmq_proto::broker::BrokerConnector;
-use bmq_proto::meta::{MetaService, NodeKind, OpenSession, keep_session};
+use bmq_proto::meta::{MetaService, NodeKind, OpenSession, SessionEnd, keep_session};
 use bmq_proto::rpc::MAX_MESSAGE_BYTES;
 use bmq_proto::v1::admin_server::AdminServer;
 use bmq_proto::v1::messaging_server::MessagingServer;
@@ -102,7 +102,13 @@ impl Server {
         });
         self.background.spawn("session", {
             let (meta, random) = (Arc::clone(&api.meta), api.random.clone());
-            keep_session(meta, self.session, random, self.session_ready, ending.clone())
+            let ending = ending.clone();
+            async move {
+                let kept = keep_session(meta, self.session, random, self.session_ready, ending.clone());
+                if kept.await == SessionEnd::Replaced {
+                    ending.begin();
+                }
+            }
         });
         tokio::select! {
             () = shutdown.begun() => {}
@@ -111,7 +117,7 @@ impl Server {
             () = ending.begun() => shutdown.begin(),
         }
         self.streams.shutdown().begin();
-        join(&self.streams, api.config.drain_time.get()).await;
+        join(&self.streams, api.config.drain_wait.get()).await;
         ending.begin();
         join(&self.background, BACKGROUND_GRACE).await;
     }
@@ -132,11 +138,11 @@ fn build_api(
 ) -> Api {
     let ProxyComponents { meta, store, brokers, clock, random, metrics, readiness, .. } = components;
     let metrics = ProxyMetrics::register(&metrics);
-    let deadline = config.metadata_deadline.get();
+    let deadline = config.metadata_timeout.get();
     let ready = readiness.register("proxy metadata watch");
     let directory = Directory::new(Arc::clone(&meta), brokers, deadline, random.clone(), ready, metrics.clone());
     let directory = Arc::new(directory);
-    let links = Links::new(background.clone(), config.produce.connect_deadline.get(), metrics.clone());
+    let links = Links::new(background.clone(), config.produce.connect_timeout.get(), clock.clone(), metrics.clone());
     let appends = Appends::new(
         Arc::clone(&directory),
         links,
@@ -172,7 +178,7 @@ fn build_fetcher(
     metrics: &ProxyMetrics,
     background: &Tasks,
 ) -> Fetcher {
-    let deadline = config.metadata_deadline.get();
+    let deadline = config.metadata_timeout.get();
     let fetch = &config.fetch;
     let heads = HeadReads::new(Arc::clone(meta), Arc::clone(directory), deadline, metrics.clone());
     let tails = Tails::new(Arc::clone(directory), fetch.clone(), random.clone(), background.clone(), metrics.clone());
@@ -181,7 +187,7 @@ fn build_fetcher(
         cluster,
         fetch.segment_read_bytes.0 as usize,
         fetch.read_ahead_bytes.0 as usize,
-        fetch.call_deadline.get(),
+        fetch.call_timeout.get(),
     );
     Fetcher {
         config: fetch.clone(),

@@ -7,7 +7,7 @@ use bmq_bench::bare_store::{self, BareLoad};
 use bmq_bench::produce::{self, ProduceLoad};
 use bmq_bench::report::ProduceReport;
 use bmq_bench::sync_counters::SyncCounters;
-use bmq_client::{Client, ProducerConfig};
+use bmq_client::ProducerConfig;
 use bmq_common::{ByteSize, HumanDuration};
 use clap::{Args, Subcommand};
 
@@ -15,6 +15,7 @@ use super::produce::{AckArgument, CompressionArgument};
 use crate::exit::UsageError;
 use crate::output::{Answer, OutputArguments, table};
 use crate::process::store::StoreSettings;
+use crate::server::connect;
 
 /// Measure how fast it is
 #[derive(Clone, Debug, Subcommand)]
@@ -104,7 +105,7 @@ impl Produce {
 pub async fn run(server: &str, command: Command) -> anyhow::Result<()> {
     let Command::Produce(arguments) = command;
     let load = arguments.load()?;
-    let client = Client::connect(server).await?;
+    let client = connect(server).await?;
     produce::prepare_topic(&client.admin(), &load.topic, load.partitions).await?;
     if !arguments.warm_up.get().is_zero() {
         let warm_up = ProduceLoad { duration: arguments.warm_up.get(), ..load.clone() };

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
 use crate::process::announcement::{Announcement, Kind};
-use crate::process::settings::{BROKER_PORT, GrpcSettings, HttpSettings, MetaSettings, Settings, SettingsArguments};
+use crate::process::settings::{
+    BROKER_PORT, GrpcSettings, HttpSettings, MetaClientSettings, Settings, SettingsArguments,
+};
 use crate::process::store::StoreSettings;
 use crate::process::{Process, bind_grpc, unfailing};
 
@@ -19,7 +21,7 @@ pub struct BrokerProcess {
     pub log: LogConfig,
     pub grpc: GrpcSettings,
     pub http: HttpSettings,
-    pub meta: MetaSettings,
+    pub meta_client: MetaClientSettings,
     pub store: StoreSettings,
     pub broker: BrokerConfig,
 }
@@ -30,7 +32,7 @@ impl Default for BrokerProcess {
             log: LogConfig::default(),
             grpc: GrpcSettings::on_port(BROKER_PORT),
             http: HttpSettings::on_port(BROKER_PORT + 1),
-            meta: MetaSettings::default(),
+            meta_client: MetaClientSettings::default(),
             store: StoreSettings::default(),
             broker: BrokerConfig::default(),
         }
@@ -40,11 +42,8 @@ impl Default for BrokerProcess {
 impl Settings for BrokerProcess {
     fn validate(&self) -> Result<(), String> {
         self.grpc.validate()?;
-        self.meta.validate()?;
+        self.meta_client.validate()?;
         self.store.validate()?;
-        if !self.broker.advertised_address.is_empty() {
-            return Err("broker.advertised_address follows grpc.advertised, set only the latter".to_owned());
-        }
         self.broker.validate().map_err(|error| format!("broker.{error}"))
     }
 }
@@ -67,7 +66,7 @@ async fn start(process: &mut Process, settings: &BrokerProcess) -> anyhow::Resul
     let (listener, bound) = bind_grpc(settings.grpc.address).await?;
     let advertised = settings.grpc.advertised(bound);
     let components = BrokerComponents {
-        meta: settings.meta.connect()?,
+        meta: settings.meta_client.connect()?,
         store: store.segments,
         clock: process.clock.clone(),
         random: process.random.clone(),

@@ -1,11 +1,12 @@
 //! `bmq cluster`: who is there.
 
 use anyhow::Context;
-use bmq_client::{Client, ClusterDescription, Node};
+use bmq_client::{ClusterDescription, Node};
 use clap::Subcommand;
 use serde::Serialize;
 
 use crate::output::{Answer, OutputArguments, or_dash, table};
+use crate::server::connect;
 
 /// Look at the cluster
 #[derive(Clone, Debug, Subcommand)]
@@ -16,7 +17,7 @@ pub enum Command {
 
 pub async fn run(server: &str, command: Command) -> anyhow::Result<()> {
     let Command::Describe(output) = command;
-    let admin = Client::connect(server).await?.admin();
+    let admin = connect(server).await?.admin();
     let described = admin.describe_cluster().await.context("cannot describe the cluster")?;
     output.print(&ShownCluster::from(described))
 }

@@ -11,6 +11,7 @@ use futures::{FutureExt, StreamExt};
 use serde::Serialize;
 
 use crate::exit::{Interrupted, OutputError, UsageError};
+use crate::server::connect;
 
 /// Written to standard output at once; less when nothing more is there yet.
 const WRITE_BYTES: usize = 256 << 10;
@@ -72,7 +73,7 @@ enum Format {
 }
 
 pub async fn run(server: &str, arguments: Arguments) -> anyhow::Result<()> {
-    let client = Client::connect(server).await?;
+    let client = connect(server).await?;
     let subscriptions = subscriptions(&client, &arguments).await?;
     let consumer = client.consume(subscriptions).await;
     let mut consumer = consumer.with_context(|| format!("cannot read topic {}", arguments.topic))?;

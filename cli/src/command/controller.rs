@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::announcement::{Announcement, Kind};
 use crate::process::brokers::RemoteBrokers;
-use crate::process::settings::{CONTROLLER_HTTP_PORT, HttpSettings, MetaSettings, Settings, SettingsArguments};
+use crate::process::settings::{CONTROLLER_HTTP_PORT, HttpSettings, MetaClientSettings, Settings, SettingsArguments};
 use crate::process::{Process, unfailing};
 
 /// The settings of `bmq controller`.
@@ -17,7 +17,7 @@ use crate::process::{Process, unfailing};
 pub struct ControllerProcess {
     pub log: LogConfig,
     pub http: HttpSettings,
-    pub meta: MetaSettings,
+    pub meta_client: MetaClientSettings,
     pub controller: ControllerConfig,
 }
 
@@ -26,7 +26,7 @@ impl Default for ControllerProcess {
         ControllerProcess {
             log: LogConfig::default(),
             http: HttpSettings::on_port(CONTROLLER_HTTP_PORT),
-            meta: MetaSettings::default(),
+            meta_client: MetaClientSettings::default(),
             controller: ControllerConfig::default(),
         }
     }
@@ -34,7 +34,7 @@ impl Default for ControllerProcess {
 
 impl Settings for ControllerProcess {
     fn validate(&self) -> Result<(), String> {
-        self.meta.validate()?;
+        self.meta_client.validate()?;
         self.controller.validate().map_err(|error| format!("controller.{error}"))
     }
 }
@@ -53,7 +53,7 @@ async fn start(process: &mut Process, settings: &ControllerProcess) -> anyhow::R
     let http = process.serve_http(settings.http.address).await?;
     process.begin_stage("controller");
     let components = ControllerComponents {
-        meta: settings.meta.connect()?,
+        meta: settings.meta_client.connect()?,
         brokers: Arc::new(RemoteBrokers::default()),
         clock: process.clock.clone(),
         random: process.random.clone(),

@@ -21,7 +21,7 @@ use crate::exit::{Interrupted, UsageError};
 use crate::output::{Answer, OutputArguments, or_dash, table};
 use crate::process::announcement::Kind;
 use crate::process::child::Service;
-use crate::process::settings::{Settings, loopback, parse_pair};
+use crate::process::settings::{META_PORT, Settings, loopback, parse_pair};
 
 /// Run a whole cluster on this machine: one metadata service over etcd, one controller, brokers, proxies
 ///
@@ -55,7 +55,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "bmq-local-cluster")]
     dir: PathBuf,
     /// Set one setting of the services that it concerns, by its first word: meta, controller, broker or proxy for
-    /// those, store for brokers and proxies, log for all; may be repeated
+    /// those, store for brokers and proxies, meta_client for all but meta, log for all; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
     overrides: Vec<(String, String)>,
     #[command(flatten)]
@@ -88,7 +88,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             or use `bmq standalone` for a local folder";
         bail!(UsageError(text.to_owned()));
     }
-    refuse_unknown_sections(&arguments.overrides)?;
+    refuse_overrides(&arguments.overrides)?;
+    Plan { arguments: &arguments }.check()?;
     let dir = std::path::absolute(&arguments.dir)?;
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let mut cluster = Cluster { dir, services: Vec::new() };
@@ -207,8 +208,9 @@ impl Answer for RunningCluster {
 }
 
 /// The sections that `--set` can reach, and whom they concern.
-const SECTIONS: [(&str, &[Kind]); 6] = [
+const SECTIONS: [(&str, &[Kind]); 7] = [
     ("meta", &[Kind::Meta]),
+    ("meta_client", &[Kind::Controller, Kind::Broker, Kind::Proxy]),
     ("controller", &[Kind::Controller]),
     ("broker", &[Kind::Broker]),
     ("proxy", &[Kind::Proxy]),
@@ -216,15 +218,34 @@ const SECTIONS: [(&str, &[Kind]); 6] = [
     ("log", &[Kind::Meta, Kind::Controller, Kind::Broker, Kind::Proxy]),
 ];
 
+/// What the command sets by itself: `--set` would be overruled.
+const SET_BY_THE_COMMAND: [(&str, &str); 10] = [
+    ("meta.store", "it is etcd"),
+    ("meta.etcd.endpoints", "use --etcd"),
+    ("meta.etcd.prefix", "use --etcd-prefix"),
+    ("meta_client.endpoints", "it is where the metadata service listens"),
+    ("store.url", "use --store"),
+    ("broker.node_id", "brokers are numbered"),
+    ("proxy.node_id", "proxies are numbered"),
+    ("controller.session_ttl", "use --session-ttl"),
+    ("broker.session_ttl", "use --session-ttl"),
+    ("proxy.session_ttl", "use --session-ttl"),
+];
+
 fn section_of(key: &str) -> &str {
     key.split('.').next().unwrap_or_default()
 }
 
-fn refuse_unknown_sections(overrides: &[(String, String)]) -> anyhow::Result<()> {
+fn refuse_overrides(overrides: &[(String, String)]) -> anyhow::Result<()> {
     let is_known = |key: &str| SECTIONS.iter().any(|(section, _)| *section == section_of(key));
     if let Some((key, _)) = overrides.iter().find(|(key, _)| !is_known(key)) {
         let known: Vec<_> = SECTIONS.iter().map(|(section, _)| *section).collect();
         bail!(UsageError(format!("--set {key}: must begin with one of {}", known.join(", "))));
+    }
+    for (key, reason) in SET_BY_THE_COMMAND {
+        if overrides.iter().any(|(found, _)| found == key) {
+            bail!(UsageError(format!("--set {key}: it is set by the command, {reason}")));
+        }
     }
     Ok(())
 }
@@ -247,6 +268,17 @@ impl Plan<'_> {
         Ok(config::effective_toml(&settings))
     }
 
+    /// Checks the settings of every kind, before anything is started. They differ from those in use only by numbers and
+    /// by the metadata service's port, which is not known yet.
+    fn check(&self) -> anyhow::Result<()> {
+        let meta = loopback(META_PORT).to_string();
+        self.meta()?;
+        self.controller(&meta)?;
+        self.broker(1, &meta)?;
+        self.proxy(1, &meta)?;
+        Ok(())
+    }
+
     fn meta(&self) -> anyhow::Result<String> {
         self.settings(Kind::Meta, |settings: &mut MetaProcess| {
             (settings.grpc.address, settings.http.address) = (loopback(0), loopback(0));
@@ -259,7 +291,7 @@ impl Plan<'_> {
     fn controller(&self, meta: &str) -> anyhow::Result<String> {
         self.settings(Kind::Controller, |settings: &mut ControllerProcess| {
             settings.http.address = loopback(0);
-            settings.meta.endpoints = vec![meta.to_owned()];
+            settings.meta_client.endpoints = vec![meta.to_owned()];
             settings.controller.session_ttl = self.arguments.session_ttl;
         })
     }
@@ -267,7 +299,7 @@ impl Plan<'_> {
     fn broker(&self, id: u32, meta: &str) -> anyhow::Result<String> {
         self.settings(Kind::Broker, |settings: &mut BrokerProcess| {
             (settings.grpc.address, settings.http.address) = (loopback(0), loopback(0));
-            settings.meta.endpoints = vec![meta.to_owned()];
+            settings.meta_client.endpoints = vec![meta.to_owned()];
             settings.store.url.clone_from(&self.arguments.store);
             settings.broker.node_id = id;
             settings.broker.session_ttl = self.arguments.session_ttl;
@@ -277,7 +309,7 @@ impl Plan<'_> {
     fn proxy(&self, id: u32, meta: &str) -> anyhow::Result<String> {
         self.settings(Kind::Proxy, |settings: &mut ProxyProcess| {
             (settings.grpc.address, settings.http.address) = (loopback(0), loopback(0));
-            settings.meta.endpoints = vec![meta.to_owned()];
+            settings.meta_client.endpoints = vec![meta.to_owned()];
             settings.store.url.clone_from(&self.arguments.store);
             settings.proxy.node_id = id;
             settings.proxy.session_ttl = self.arguments.session_ttl;

@@ -58,6 +58,7 @@ async fn start(process: &mut Process, settings: &MetaProcess) -> anyhow::Result<
     let ready = process.readiness.register("metadata store");
     let store = settings.meta.open_store().await.context("cannot open the metadata store")?;
     let server = MetaServer::start(store, settings.meta.server(), process.random.clone()).await?;
+    let server = server.with_metrics(&process.metrics);
     process.begin_stage("metadata service");
     let (listener, bound) = bind_grpc(settings.grpc.address).await?;
     process.run_grpc(listener, |shutdown| Routes::new(meta_server(Arc::new(server), shutdown)));

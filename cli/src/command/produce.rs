@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use bmq_client::{Ack, Client, Compression, Delivery, Error, Producer, ProducerConfig, Record, RecordMetadata};
+use bmq_client::{Ack, Compression, Delivery, Error, Producer, ProducerConfig, Record, RecordMetadata};
 use bmq_common::wait_for_signal;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -23,6 +23,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::unconstrained;
 
 use crate::exit::{Interrupted, UsageError};
+use crate::server::connect;
 use lines::Lines;
 
 /// Write records to a topic, a line each, from a file or standard input
@@ -93,7 +94,7 @@ impl From<CompressionArgument> for Compression {
 pub async fn run(server: &str, arguments: Arguments) -> anyhow::Result<()> {
     let template = Template::of(&arguments)?;
     let (input, length) = open(&arguments)?;
-    let client = Client::connect(server).await?;
+    let client = connect(server).await?;
     let config = ProducerConfig {
         ack: arguments.ack.into(),
         compression: arguments.compression.into(),
@@ -170,16 +171,33 @@ struct Run {
     progress: ProgressBar,
     begun: Instant,
     /// In the order sent. Bounded by the producer's buffer: beyond it `send` waits.
-    outstanding: VecDeque<Delivery>,
-    written: u64,
+    outstanding: VecDeque<Sent>,
     lines: u64,
+    tally: Tally,
+}
+
+/// A line without an answer.
+struct Sent {
+    line: u64,
     bytes: u64,
+    delivery: Delivery,
+}
+
+/// What has come of the lines so far.
+#[derive(Default)]
+struct Tally {
+    /// Acknowledged.
+    records: u64,
+    /// Of the acknowledged ones.
+    bytes: u64,
+    /// Not acknowledged; one whose answer was lost may be written all the same.
+    failed: u64,
 }
 
 impl Run {
     fn new(producer: Producer, topic: String, progress: ProgressBar) -> Self {
         let (outstanding, begun) = (VecDeque::new(), Instant::now());
-        Run { producer, topic, progress, begun, outstanding, written: 0, lines: 0, bytes: 0 }
+        Run { producer, topic, progress, begun, outstanding, lines: 0, tally: Tally::default() }
     }
 
     /// Sends everything; stops at the first record that was not written.
@@ -187,10 +205,7 @@ impl Run {
         while let Some(block) = input.next_block().await? {
             for line in lines::split(&block) {
                 self.lines += 1;
-                self.bytes += line.len() as u64;
-                let record = template.record(line, self.lines)?;
-                let delivery = self.producer.send(&self.topic, record).await;
-                self.outstanding.push_back(delivery.with_context(|| format!("cannot write line {}", self.lines))?);
+                self.send(line, template).await?;
             }
             self.collect_answers()?;
             self.progress.inc(block.len() as u64);
@@ -198,51 +213,71 @@ impl Run {
         Ok(())
     }
 
-    /// Takes in the answers that are there already.
-    fn collect_answers(&mut self) -> anyhow::Result<()> {
-        // Unconstrained, since the runtime would otherwise call an answer that is there "pending" after some hundred.
-        while let Some(delivery) = self.outstanding.front_mut()
-            && let Some(answer) = unconstrained(delivery).now_or_never()
-        {
-            self.outstanding.pop_front();
-            self.count(answer)?;
+    async fn send(&mut self, line: Bytes, template: &Template) -> anyhow::Result<()> {
+        let (number, bytes) = (self.lines, line.len() as u64);
+        let record = template.record(line, number)?;
+        match self.producer.send(&self.topic, record).await {
+            Ok(delivery) => self.outstanding.push_back(Sent { line: number, bytes, delivery }),
+            Err(error) => self.tally.count(number, bytes, Err(error))?,
         }
         Ok(())
     }
 
-    fn count(&mut self, answer: Result<RecordMetadata, Error>) -> anyhow::Result<()> {
-        answer.with_context(|| format!("record {} was not written", self.written + 1))?;
-        self.written += 1;
+    /// Takes in the answers that are there already.
+    fn collect_answers(&mut self) -> anyhow::Result<()> {
+        // Unconstrained, since the runtime would otherwise call an answer that is there "pending" after some hundred.
+        while let Some(sent) = self.outstanding.front_mut()
+            && let Some(answer) = unconstrained(&mut sent.delivery).now_or_never()
+        {
+            let (line, bytes) = (sent.line, sent.bytes);
+            self.outstanding.pop_front();
+            self.tally.count(line, bytes, answer)?;
+        }
         Ok(())
     }
 
     /// Waits for what is under way, and tells how it went, also after a failure.
     async fn finish(mut self) -> anyhow::Result<()> {
         let mut outcome = self.producer.flush().await.context("cannot finish");
-        while let Some(delivery) = self.outstanding.pop_front() {
-            let answer = delivery.await;
-            outcome = outcome.and_then(|()| self.count(answer));
+        while let Some(sent) = self.outstanding.pop_front() {
+            let counted = self.tally.count(sent.line, sent.bytes, sent.delivery.await);
+            // The first failure is the one to tell of; the others are counted.
+            outcome = outcome.and(counted);
         }
         self.progress.finish_and_clear();
-        eprintln!("{}", summary(self.written, self.bytes, self.begun.elapsed()));
+        eprintln!("{}", self.tally.summary(self.begun.elapsed()));
         outcome
     }
 }
 
-/// Counts and rates, in one line.
-fn summary(records: u64, bytes: u64, elapsed: Duration) -> String {
-    let seconds = elapsed.as_secs_f64().max(1e-9);
-    let mb = bytes as f64 / 1e6;
-    let unit = if records == 1 { "record" } else { "records" };
-    format!(
-        "{records} {unit}, {mb:.1} MB in {seconds:.2} s: {:.0} records/s, {:.1} MB/s",
-        records as f64 / seconds,
-        mb / seconds
-    )
+impl Tally {
+    fn count(&mut self, line: u64, bytes: u64, answer: Result<RecordMetadata, Error>) -> anyhow::Result<()> {
+        match answer {
+            Ok(_) => (self.records, self.bytes) = (self.records + 1, self.bytes + bytes),
+            Err(_) => self.failed += 1,
+        }
+        answer.map(drop).with_context(|| format!("line {line} was not written"))
+    }
+
+    /// Counts and rates of what was acknowledged, and how much was not, in one line.
+    fn summary(&self, elapsed: Duration) -> String {
+        let Tally { records, bytes, failed } = *self;
+        let seconds = elapsed.as_secs_f64().max(1e-9);
+        let mb = bytes as f64 / 1e6;
+        let unit = if records == 1 { "record" } else { "records" };
+        let failures = if failed == 0 { String::new() } else { format!("; {failed} failed") };
+        format!(
+            "{records} {unit}, {mb:.1} MB in {seconds:.2} s: {:.0} records/s, {:.1} MB/s{failures}",
+            records as f64 / seconds,
+            mb / seconds
+        )
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use bmq_proto::{ErrorCode, ServiceError};
+
     use super::*;
 
     #[test]
@@ -259,7 +294,15 @@ mod tests {
 
     #[test]
     fn the_summary_counts_what_was_written() {
-        let text = summary(2_000, 1_000_000, Duration::from_secs(2));
-        assert_eq!(text, "2000 records, 1.0 MB in 2.00 s: 1000 records/s, 0.5 MB/s");
+        let mut tally = Tally::default();
+        for line in 1..=2_000 {
+            tally.count(line, 500, Ok(RecordMetadata { partition: 0, offset: line, deduplicated: false })).unwrap();
+        }
+        let summary = |tally: &Tally| tally.summary(Duration::from_secs(2));
+        assert_eq!(summary(&tally), "2000 records, 1.0 MB in 2.00 s: 1000 records/s, 0.5 MB/s");
+        let late: Error = ServiceError::unknown(ErrorCode::Timeout, "too late").into();
+        let error = tally.count(2_001, 500, Err(late)).unwrap_err();
+        assert_eq!(error.to_string(), "line 2001 was not written");
+        assert_eq!(summary(&tally), "2000 records, 1.0 MB in 2.00 s: 1000 records/s, 0.5 MB/s; 1 failed");
     }
 }

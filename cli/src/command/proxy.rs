@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::announcement::{Announcement, Kind};
 use crate::process::brokers::RemoteBrokers;
 use crate::process::settings::{
-    GrpcSettings, HttpSettings, MetaSettings, STANDALONE_PORT, Settings, SettingsArguments,
+    GrpcSettings, HttpSettings, MetaClientSettings, STANDALONE_PORT, Settings, SettingsArguments,
 };
 use crate::process::store::StoreSettings;
 use crate::process::{Process, bind_grpc, unfailing};
@@ -21,7 +21,7 @@ pub struct ProxyProcess {
     pub log: LogConfig,
     pub grpc: GrpcSettings,
     pub http: HttpSettings,
-    pub meta: MetaSettings,
+    pub meta_client: MetaClientSettings,
     pub store: StoreSettings,
     pub proxy: ProxyConfig,
 }
@@ -33,7 +33,7 @@ impl Default for ProxyProcess {
             // The port that the tools ask where nothing else is said.
             grpc: GrpcSettings::on_port(STANDALONE_PORT),
             http: HttpSettings::on_port(STANDALONE_PORT + 1),
-            meta: MetaSettings::default(),
+            meta_client: MetaClientSettings::default(),
             store: StoreSettings::default(),
             proxy: ProxyConfig::default(),
         }
@@ -43,7 +43,7 @@ impl Default for ProxyProcess {
 impl Settings for ProxyProcess {
     fn validate(&self) -> Result<(), String> {
         self.grpc.validate()?;
-        self.meta.validate()?;
+        self.meta_client.validate()?;
         self.store.validate()?;
         self.proxy.validate().map_err(|error| format!("proxy.{error}"))
     }
@@ -67,7 +67,7 @@ async fn start(process: &mut Process, settings: &ProxyProcess) -> anyhow::Result
     let (listener, bound) = bind_grpc(settings.grpc.address).await?;
     let advertised = settings.grpc.advertised(bound);
     let components = ProxyComponents {
-        meta: settings.meta.connect()?,
+        meta: settings.meta_client.connect()?,
         store: store.segments,
         brokers: Arc::new(RemoteBrokers::default()),
         address: advertised.clone(),

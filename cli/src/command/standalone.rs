@@ -193,7 +193,7 @@ async fn open_data(process: &Process, data_dir: &Path) -> anyhow::Result<Foundat
     let config = MetaConfig { embedded, ..MetaConfig::default() };
     let records = config.open_store().await.with_context(unusable)?;
     let meta = MetaServer::start(records, config.server(), process.random.clone()).await?;
-    Ok(Foundation { meta: Arc::new(meta), store: Arc::new(store) })
+    Ok(Foundation { meta: Arc::new(meta.with_metrics(&process.metrics)), store: Arc::new(store) })
 }
 
 /// Tells where everything is and what to type next.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use bmq_client::{Client, PartitionInfo, Topic, TopicDescription};
+use bmq_client::{PartitionInfo, Topic, TopicDescription};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::output::{Answer, OutputArguments, or_dash, table};
 use crate::process::settings::parse_pair;
+use crate::server::connect;
 
 /// Create, list, describe and delete topics
 #[derive(Clone, Debug, Subcommand)]
@@ -65,7 +66,7 @@ pub struct Delete {
 }
 
 pub async fn run(server: &str, command: Command) -> anyhow::Result<()> {
-    let admin = Client::connect(server).await?.admin();
+    let admin = connect(server).await?.admin();
     match command {
         Command::Create(Create { name, partitions, config, output }) => {
             let config: BTreeMap<_, _> = config.into_iter().collect();

@@ -19,6 +19,9 @@ const READY_POLL: Duration = Duration::from_millis(50);
 /// How long a child may take to stop in order before it is killed: longer than its own bounds.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How much of a log is shown when its process could not be started.
+const LOG_LINES: usize = 3;
+
 /// A child process that listens.
 pub struct Service {
     pub announcement: Announcement,
@@ -40,8 +43,8 @@ impl Service {
         let announced = tokio::time::timeout(START_DEADLINE, read_announcement(&mut child)).await;
         match announced {
             Ok(Ok(announcement)) => Ok(Service { announcement, pid, config: config.to_owned(), log, child }),
-            Ok(Err(error)) => Err(error.context(format!("{}, see {}", starting(), log.display()))),
-            Err(_) => bail!("{}: it does not listen after {START_DEADLINE:?}, see {}", starting(), log.display()),
+            Ok(Err(error)) => bail!("{}: {error:#}; {}", starting(), end_of_log(&log)),
+            Err(_) => bail!("{}: it does not listen after {START_DEADLINE:?}; {}", starting(), end_of_log(&log)),
         }
     }
 
@@ -71,8 +74,8 @@ impl Service {
         };
         match ended {
             None => Ok(()),
-            Some(Some(status)) => bail!("{title} ended with {status}, see {}", self.log.display()),
-            Some(None) => bail!("{title} is not ready after {START_DEADLINE:?}: {reason}"),
+            Some(Some(status)) => bail!("{title} ended with {status}; {}", end_of_log(&self.log)),
+            Some(None) => bail!("{title} is not ready after {START_DEADLINE:?}: {reason}; {}", end_of_log(&self.log)),
         }
     }
 
@@ -145,6 +148,19 @@ fn die_with_parent(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_command: &mut Command) {}
 
+/// The last lines of a log, which usually say why its process ended, and where the rest is.
+fn end_of_log(log: &Path) -> String {
+    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = match text {
+        Ok(text) if text.trim().is_empty() => return format!("its log {} is empty", log.display()),
+        Ok(text) => text,
+        Err(error) => return format!("its log {} cannot be read: {error}", log.display()),
+    };
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    format!("its log {} ends with:\n  {}", log.display(), last.join("\n  "))
+}
+
 fn terminate(pid: u32) -> anyhow::Result<()> {
     let pid = libc::pid_t::try_from(pid).context("a process id that is none")?;
     // SAFETY: no memory is involved, and the process is our child that was not waited for yet, so the id is its own.
@@ -152,4 +168,22 @@ fn terminate(pid: u32) -> anyhow::Result<()> {
         return Err(std::io::Error::last_os_error()).context("cannot signal a child");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_shown_from_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("meta-1.log");
+        let check = |text: &str, expect: &str| {
+            std::fs::write(&log, text).unwrap();
+            assert_eq!(end_of_log(&log), format!("its log {} {expect}", log.display()));
+        };
+        check("", "is empty");
+        check("why\n", "ends with:\n  why");
+        check("one\ntwo\nthree\nfour\n\n", "ends with:\n  two\n  three\n  four");
+    }
 }

@@ -9,7 +9,7 @@ use bmq_common::HumanDuration;
 use bmq_common::config::{self, effective_toml};
 use bmq_common::telemetry::LogConfig;
 use bmq_proto::meta::MetaService;
-use bmq_proto::rpc::{MetaClient, MetaClientConfig};
+use bmq_proto::rpc::{MetaClient, MetaClientConfig, check_address};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -87,7 +87,10 @@ impl GrpcSettings {
                 self.address
             ));
         }
-        Ok(())
+        match &self.advertised {
+            Some(advertised) => check_address(advertised).map_err(|error| format!("grpc.advertised: {error}")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -117,35 +120,39 @@ impl Default for HttpSettings {
     }
 }
 
-/// How to reach the metadata service.
+/// How to reach the metadata service, for those that are not it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct MetaSettings {
+pub struct MetaClientSettings {
     /// `host:port` of its processes.
     pub endpoints: Vec<String>,
     /// How long one call may take, with tries at several endpoints.
-    pub deadline: HumanDuration,
+    pub call_timeout: HumanDuration,
 }
 
-impl Default for MetaSettings {
+impl Default for MetaClientSettings {
     fn default() -> Self {
         let endpoints = vec![loopback(META_PORT).to_string()];
-        MetaSettings { endpoints, deadline: HumanDuration::secs(5) }
+        MetaClientSettings { endpoints, call_timeout: HumanDuration::secs(5) }
     }
 }
 
-impl MetaSettings {
+impl MetaClientSettings {
     /// A client of it, which connects at the first call.
     pub fn connect(&self) -> anyhow::Result<Arc<dyn MetaService>> {
-        let config = MetaClientConfig { endpoints: self.endpoints.clone(), deadline: self.deadline.get() };
-        Ok(Arc::new(MetaClient::new(&config).context("meta.endpoints cannot be used")?))
+        let config = MetaClientConfig { endpoints: self.endpoints.clone(), deadline: self.call_timeout.get() };
+        Ok(Arc::new(MetaClient::new(&config).context("meta_client.endpoints cannot be used")?))
     }
 
     pub fn validate(&self) -> Result<(), String> {
         if self.endpoints.is_empty() {
-            return Err("meta.endpoints names nobody, name at least one host:port".to_owned());
+            return Err("meta_client.endpoints names nobody, name at least one host:port".to_owned());
         }
-        Ok(())
+        if self.call_timeout.get().is_zero() {
+            return Err("meta_client.call_timeout must not be zero".to_owned());
+        }
+        let checked = self.endpoints.iter().try_for_each(|endpoint| check_address(endpoint));
+        checked.map_err(|error| format!("meta_client.endpoints: {error}"))
     }
 }
 
@@ -178,9 +185,23 @@ mod tests {
     fn a_wildcard_needs_a_name_for_others() {
         let mut grpc = GrpcSettings { address: ([0, 0, 0, 0], 1).into(), advertised: None };
         assert!(grpc.validate().unwrap_err().contains("grpc.advertised"));
+        grpc.advertised = Some("broker-1".to_owned());
+        assert!(grpc.validate().unwrap_err().contains("grpc.advertised: `broker-1` is not an address"));
         grpc.advertised = Some("broker-1:9670".to_owned());
         assert_eq!(grpc.validate(), Ok(()));
         assert_eq!(grpc.advertised(loopback(5)), "broker-1:9670");
         assert_eq!(GrpcSettings::on_port(0).advertised(loopback(5)), "127.0.0.1:5");
+    }
+
+    #[test]
+    fn endpoints_are_addresses() {
+        let check = |endpoints: &[&str], expect: &str| {
+            let endpoints = endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect();
+            let error = MetaClientSettings { endpoints, ..Default::default() }.validate().unwrap_err();
+            assert!(error.contains(expect), "{error}");
+        };
+        assert_eq!(MetaClientSettings::default().validate(), Ok(()));
+        check(&[], "names nobody");
+        check(&["127.0.0.1:1", "meta-1"], "meta_client.endpoints: `meta-1` is not an address");
     }
 }

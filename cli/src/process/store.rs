@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub struct StoreSettings {
     /// `hdfs://namenode:8020/root`, or `file:///folder`, which one process alone can use.
     pub url: String,
-    /// How HDFS is used. Its `url` follows the one above.
+    /// How HDFS is used, at the URL above.
     pub hdfs: HdfsConfig,
 }
 
@@ -50,7 +50,7 @@ impl StoreSettings {
     pub fn validate(&self) -> Result<(), String> {
         match self.place()? {
             Place::Folder(_) => Ok(()),
-            Place::Hdfs => self.hdfs_config()?.validate().map_err(|error| format!("store.hdfs: {error}")),
+            Place::Hdfs => self.hdfs_config().validate().map_err(|error| format!("store.hdfs: {error}")),
         }
     }
 
@@ -64,11 +64,8 @@ impl StoreSettings {
         }
     }
 
-    fn hdfs_config(&self) -> Result<HdfsConfig, String> {
-        if self.hdfs.url != self.url && self.hdfs.url != HdfsConfig::default().url {
-            return Err("store.hdfs.url differs from store.url, set only the latter".to_owned());
-        }
-        Ok(HdfsConfig { url: self.url.clone(), ..self.hdfs.clone() })
+    fn hdfs_config(&self) -> HdfsConfig {
+        HdfsConfig { url: self.url.clone(), ..self.hdfs.clone() }
     }
 
     /// Opens the store.
@@ -80,8 +77,7 @@ impl StoreSettings {
                 Ok(OpenStore { segments: Arc::new(store), hdfs: None })
             }
             Place::Hdfs => {
-                let config = self.hdfs_config().map_err(UsageError)?;
-                let store = Arc::new(HdfsStore::connect(config).await.with_context(opening)?);
+                let store = Arc::new(HdfsStore::connect(self.hdfs_config()).await.with_context(opening)?);
                 Ok(OpenStore { segments: Arc::clone(&store) as _, hdfs: Some(store) })
             }
         }
@@ -122,12 +118,5 @@ mod tests {
         check("file://var/lib/bmq", "neither");
         check("/var/lib/bmq", "neither");
         check("hdfs://namenode:8020", "root");
-    }
-
-    #[test]
-    fn one_url_counts() {
-        let mut settings = StoreSettings::at("hdfs://namenode:8020/bmq");
-        settings.hdfs.url = "hdfs://other:8020/bmq".to_owned();
-        assert!(settings.validate().unwrap_err().contains("store.hdfs.url"));
     }
 }

@@ -123,9 +123,8 @@ impl Positions {
                 }
             }
             if missing > 0 {
-                return Err(Error::protocol(format!(
-                    "the server did not tell the bounds of all partitions of {topic}"
-                )));
+                let text = format!("the server did not tell the bounds of all partitions of {topic}");
+                return Err(Error::protocol(text).of_a_read());
             }
         }
         Ok(())

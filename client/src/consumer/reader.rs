@@ -131,8 +131,8 @@ impl Reader {
             }
             fetch_response::Frame::Failed(failed) => {
                 let v1::FetchFailed { topic, partition, error } = failed;
-                let mut error =
-                    error.map_or_else(|| Error::protocol("a partition failed without an error"), Error::from);
+                let unexplained = || Error::protocol("a partition failed without an error");
+                let mut error = error.map_or_else(unexplained, Error::from).of_a_read();
                 error.message = format!("partition {partition} of {topic}: {}", error.message);
                 if error.retriable {
                     // The stream goes on without the partition, so another one is opened with all of them.

@@ -30,7 +30,11 @@ pub(super) struct FetchStream {
 
 impl FetchStream {
     /// Opens a stream.
-    pub async fn open(mut stub: MessagingClient<Channel>, open: v1::FetchOpen) -> Result<Self, Error> {
+    pub async fn open(stub: MessagingClient<Channel>, open: v1::FetchOpen) -> Result<Self, Error> {
+        Self::try_open(stub, open).await.map_err(Error::of_a_read)
+    }
+
+    async fn try_open(mut stub: MessagingClient<Channel>, open: v1::FetchOpen) -> Result<Self, Error> {
         let worth_a_frame = open.credit_bytes / 8;
         let (requests, queue) = mpsc::channel(QUEUED_FRAMES);
         let first = v1::FetchRequest { frame: Some(fetch_request::Frame::Open(open)) };
@@ -52,6 +56,10 @@ impl FetchStream {
 
     /// The next frame. Gives credit back while it waits, or before if there is much to give. May be cancelled.
     pub async fn next(&mut self) -> Result<fetch_response::Frame, Error> {
+        self.try_next().await.map_err(Error::of_a_read)
+    }
+
+    async fn try_next(&mut self) -> Result<fetch_response::Frame, Error> {
         loop {
             tokio::select! {
                 biased;

@@ -120,6 +120,21 @@ async fn a_partition_that_fails_does_not_stop_the_other() {
 }
 
 #[tokio::test]
+async fn a_start_beyond_the_end_is_refused_whether_the_stream_ends_or_not() {
+    let server = server_with([10, 10]).await;
+    let beyond = || vec![("orders", 0, StartAt::Offset(11))];
+    let mut endless = server.client().await.consume(beyond()).await.unwrap();
+    let mut ending = server.client().await.consume(beyond()).await.unwrap().until_end().await.unwrap();
+    let refusal = endless.next().await.unwrap().unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::OutOfRange);
+    assert_eq!(ending.next().await.unwrap().unwrap_err(), refusal);
+    // At the end itself there is nothing yet, which is no error.
+    let at_the_end = vec![("orders", 0, StartAt::Offset(10))];
+    let consumer = server.client().await.consume(at_the_end).await.unwrap().until_end().await.unwrap();
+    assert_eq!(read_all(consumer).await, expected([0..0, 0..0]));
+}
+
+#[tokio::test]
 async fn positions_are_checked() {
     let server = server_with([10, 10]).await;
     let client = server.client().await;
@@ -141,7 +156,7 @@ async fn without_a_server_the_stream_says_so() {
     // Takes its connections with it.
     drop(server);
     let error = consumer.next().await.unwrap().unwrap_err();
-    assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
+    assert_eq!((error.code, error.may_have_been_applied), (ErrorCode::Unavailable, false), "{error}");
 }
 
 #[tokio::test]

@@ -28,7 +28,8 @@ impl Topics {
         let described = self.admin.describe_topic(topic).await?;
         let count = described.topic.partitions;
         if count == 0 || i32::try_from(count).is_err() {
-            return Err(Error::protocol(format!("the server says that topic {topic} has {count} partitions")));
+            let text = format!("the server says that topic {topic} has {count} partitions");
+            return Err(Error::protocol(text).of_a_read());
         }
         if described.topic.deleting {
             return Err(Error::not_applied(ErrorCode::UnknownTopic, format!("topic {topic} is being deleted")));

@@ -209,18 +209,18 @@ fn a_topic_is_deleted_step_by_step() {
     let [Action::DeleteData { topic: TOPIC, broker: asked }] = &actions[..] else {
         panic!("{actions:?}");
     };
-    assert_eq!(stage.step(Event::DataDeleted { topic: TOPIC, done: false }), []);
+    assert_eq!(stage.step(Event::DataDeleted { topic: TOPIC, success: false }), []);
     let again = stage.wake();
     let [Action::DeleteData { topic: TOPIC, broker: other }] = &again[..] else {
         panic!("{again:?}");
     };
     assert_ne!(asked.node, other.node, "another broker may have more luck");
     let purge = [Action::Purge { term: Term(1), topic: TOPIC }];
-    assert_eq!(stage.step(Event::DataDeleted { topic: TOPIC, done: true }), purge);
-    assert_eq!(stage.step(Event::Purged { topic: TOPIC, done: Some(false) }), purge);
-    assert_eq!(stage.step(Event::Purged { topic: TOPIC, done: None }), []);
+    assert_eq!(stage.step(Event::DataDeleted { topic: TOPIC, success: true }), purge);
+    assert_eq!(stage.step(Event::Purged { topic: TOPIC, outcome: PurgeOutcome::MoreLeft }), purge);
+    assert_eq!(stage.step(Event::Purged { topic: TOPIC, outcome: PurgeOutcome::Failed }), []);
     assert_eq!(stage.wake(), purge);
-    assert_eq!(stage.step(Event::Purged { topic: TOPIC, done: Some(true) }), []);
+    assert_eq!(stage.step(Event::Purged { topic: TOPIC, outcome: PurgeOutcome::NothingLeft }), []);
     assert_eq!(stage.watch([WatchEvent::Change(MetaChange::TopicGone(TOPIC))]), []);
     assert_eq!(stage.state.figures().deleting_topics, 0);
 }

@@ -54,12 +54,14 @@ impl World {
                 let hop = self.env.hop();
                 self.env.after(hop, Happening::ReadHead { machine: id, partition });
             }
-            Action::ListFolder => {
+            Action::ListFolder => self.call_store(id, StoreCall::List),
+            Action::Fence(file) => {
                 let now = self.env.now;
-                self.machines.entry(id).and_modify(|running| running.claimed_at = running.claimed_at.or(Some(now)));
-                self.call_store(id, StoreCall::List);
+                self.machines.entry(id).and_modify(|running| {
+                    running.claimed_at.get_or_insert(now);
+                });
+                self.call_store(id, StoreCall::Fence(file));
             }
-            Action::Fence(file) => self.call_store(id, StoreCall::Fence(file)),
             Action::Recover(file) => self.call_store(id, StoreCall::Recover(file)),
             Action::Scan(request) => {
                 self.note_unread(id, &request);
@@ -204,6 +206,9 @@ impl World {
     /// An alarm without damage is a false one.
     fn take_alarm(&mut self, partition: usize, message: &str) {
         let log = &self.checker.partitions[partition];
+        if log.old_metadata {
+            return;
+        }
         match (log.refused, log.damaged_sealed.is_empty()) {
             (true, _) => self.env.coverage.hit("damage: refused"),
             (false, false) => self.env.coverage.hit("alarm: sealed file"),

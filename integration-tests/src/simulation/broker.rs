@@ -43,7 +43,7 @@ pub struct Running {
     /// Once it told its bounds.
     pub epoch: Option<Epoch>,
     pub releasing: bool,
-    /// When its claim had been applied.
+    /// When it began to recover.
     pub claimed_at: Option<u64>,
     /// When the next tick is planned.
     pub tick_at: Option<u64>,

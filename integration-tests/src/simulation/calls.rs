@@ -157,6 +157,13 @@ impl World {
         let partition = command.partition.partition.0 as usize;
         let nonce = command.nonce;
         self.env.trace.note(self.env.now, "command", &[nonce], || format!("{nonce:x} {:?}", command.kind));
+        if self.checker.partitions[partition].old_metadata {
+            // What is still on its way is from before; nobody may send anything new.
+            if self.machines.contains_key(&machine) {
+                self.env.violated(|| format!("{:?} on metadata that is an old copy", command.kind));
+            }
+            return;
+        }
         let applied = self.meta.execute(partition, &command, &mut self.env);
         self.check_command(partition, &command, &applied);
         if applied.changed {

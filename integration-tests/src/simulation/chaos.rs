@@ -1,5 +1,6 @@
 //! Faults that come by themselves, and their end.
 
+use bmq_meta::transition::PartitionRecords;
 use bmq_partition::machine::Event;
 
 use super::env::{MS, SECOND};
@@ -39,9 +40,25 @@ impl World {
             let node = self.env.dice.below(self.nodes.len() as u64) as usize;
             self.want(partition, node);
         }
+        self.age_metadata(partition);
         self.make_quiet_chaos(partition);
         let beat = self.env.dice.between(300 * MS, 700 * MS);
         self.env.after(beat, Happening::Chaos);
+    }
+
+    /// Somebody restores metadata from an old copy, while no broker runs. It can be noticed if files have newer epochs.
+    fn age_metadata(&mut self, partition: usize) {
+        if self.env.dice.chance(100) {
+            self.meta.partitions[partition].copy = Some(self.meta.partitions[partition].records.clone());
+        }
+        let newest = self.store.list(partition).iter().map(|found| found.file.epoch).max();
+        let noticeable = |copy: &PartitionRecords| newest.is_some_and(|newest| newest > copy.head.epoch);
+        let Some(copy) = self.meta.partitions[partition].copy.clone().filter(noticeable) else { return };
+        if self.env.strikes(|faults| faults.old_metadata, "fault: old metadata") {
+            (0..self.nodes.len()).for_each(|node| self.crash(node));
+            self.meta.partitions[partition].records = copy;
+            self.checker.partitions[partition].old_metadata = true;
+        }
     }
 
     fn make_quiet_chaos(&mut self, partition: usize) {

@@ -46,6 +46,8 @@ pub struct PartitionLog {
     memory_acks: BTreeMap<usize, Offset>,
     /// The open file was damaged on purpose: nobody may go on.
     pub refused: bool,
+    /// Its metadata was replaced by an old copy: nobody may claim.
+    pub old_metadata: bool,
     /// Segments whose file was damaged on purpose after the seal.
     pub damaged_sealed: BTreeSet<Offset>,
     /// An owner began to serve without the producers of a sealed segment, after waiting as long as it does.

@@ -51,6 +51,7 @@ pub const EXPECTED: &[&str] = &[
     "fault: broker crash",
     "fault: broker pause",
     "fault: power loss",
+    "fault: old metadata",
     "fault: namenode down",
     "fault: meta down",
     "fault: message slow",
@@ -149,6 +150,7 @@ pub const EXPECTED: &[&str] = &[
     "scan stop: bad batch",
     "stopped: released",
     "stopped: superseded",
+    "stopped: old metadata",
     "damage: refused",
     "alarm: sealed file",
     // Answers.

@@ -13,6 +13,9 @@ impl World {
     /// A reader takes a closed segment from the store, as metadata names it.
     pub fn read_segments(&mut self) {
         for partition in 0..self.partitions() {
+            if self.checker.partitions[partition].old_metadata {
+                continue;
+            }
             let records = &self.meta.partitions[partition].records;
             let closed: Vec<SegmentRecord> =
                 records.segments.values().filter(|segment| segment.is_closed()).cloned().collect();
@@ -58,6 +61,9 @@ impl World {
         for partition in 0..self.partitions() {
             let meta = &self.meta.partitions[partition];
             let log = &self.checker.partitions[partition];
+            if log.old_metadata {
+                continue;
+            }
             let machine = self.nodes[meta.wanted].machines[partition].and_then(|id| self.machines.get(&id));
             let Some(running) = machine else { return Some(format!("partition {partition} is not open")) };
             if log.refused {
@@ -88,6 +94,9 @@ impl World {
     /// The last reading: the log from its files alone, and what the indexes say of it.
     pub fn read_everything(&mut self) {
         for partition in 0..self.partitions() {
+            if self.checker.partitions[partition].old_metadata {
+                continue;
+            }
             let segments: Vec<_> = self.meta.partitions[partition].records.segments.values().cloned().collect();
             let closed = segments.iter().filter(|segment| segment.is_closed());
             closed.for_each(|segment| self.read_segment(partition, segment));

@@ -10,6 +10,7 @@ pub struct Faults {
     pub crash: u32,
     pub pause: u32,
     pub power_loss: u32,
+    pub old_metadata: u32,
     pub namenode_down: u32,
     pub meta_down: u32,
     pub stream_lost: u32,
@@ -48,11 +49,13 @@ impl Faults {
     /// A random subset. Damage is rare, since a damaged partition refuses to go on.
     pub fn swarm(dice: &mut Dice, local: bool) -> Self {
         let usual = !dice.chance(60);
+        let old_copies = dice.chance(30);
         let mut some = |rates: [u32; 3]| if dice.chance(450) { *dice.pick(&rates) } else { 0 };
         Self {
             crash: some([10, 40, 120]),
             pause: some([20, 60, 150]),
             power_loss: if local { some([10, 30, 80]) } else { 0 },
+            old_metadata: if old_copies { 60 } else { 0 },
             namenode_down: some([10, 30, 60]),
             meta_down: some([10, 30, 60]),
             stream_lost: some([20, 100, 200]),

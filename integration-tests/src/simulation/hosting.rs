@@ -143,7 +143,9 @@ impl World {
 
     /// A machine came to its end by itself.
     pub fn stopped(&mut self, id: MachineId, reason: &StopReason) {
+        let old = self.machines.get(&id).is_some_and(|running| self.checker.partitions[running.partition].old_metadata);
         match reason {
+            StopReason::OldMetadata { .. } if old => self.env.coverage.hit("stopped: old metadata"),
             StopReason::Released => self.env.coverage.hit("stopped: released"),
             StopReason::Superseded(_) => self.env.coverage.hit("stopped: superseded"),
             StopReason::Refused { .. } | StopReason::OldMetadata { .. } => {

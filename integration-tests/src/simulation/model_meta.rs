@@ -23,6 +23,8 @@ pub struct PartitionMeta {
     pub wanted: usize,
     /// Grows with each change of what is wanted.
     pub intent_version: u64,
+    /// The records as they were some time ago.
+    pub copy: Option<PartitionRecords>,
     /// Every file ever registered, and under which epoch.
     pub registered: BTreeMap<FileId, Epoch>,
 }
@@ -45,6 +47,7 @@ impl ModelMeta {
             records: PartitionRecords::default(),
             wanted: 0,
             intent_version: 0,
+            copy: None,
             registered: BTreeMap::new(),
         };
         Self { partitions: (0..partitions).map(|_| partition()).collect(), down_until: 0 }

@@ -185,7 +185,7 @@ fn phases(strike: &Strike, until: i64, acks: &Acks, events: &[LogEvent]) -> Vec<
             };
             let Some(event) = events.iter().find(concerns) else { continue };
             times.push(event.at - strike.at);
-            last = Some(event.at);
+            last = last.max(Some(event.at));
         }
         let ack = last.and_then(|last| acks.first_after(*partition, last));
         first_acks.extend(ack.map(|ack| ack - strike.at));

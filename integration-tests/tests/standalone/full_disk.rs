@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts it in a mount namespace, on a small file system at `disk`.
 fn start(disk: &Path) -> Result<Standalone> {
-    let inner = standalone::command(&disk.join("data"), &["--set", "proxy.produce.deadline=2s"])?;
+    let inner = standalone::command(&disk.join("data"), &["--set", "proxy.produce.answer_timeout=2s"])?;
     let mut command = Command::new("unshare");
     // SAFETY: it asks for a number and touches nothing.
     if unsafe { libc::geteuid() } != 0 {

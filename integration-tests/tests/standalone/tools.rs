@@ -118,6 +118,6 @@ fn exit_codes_are_as_documented() -> Result<()> {
     ensure!(status.code() == Some(0), "{status}");
     let nobody = bmq_binary::command(&server, &["topic", "list"])?.output()?;
     let said = String::from_utf8_lossy(&nobody.stderr);
-    ensure!(nobody.status.code() == Some(4) && said.contains("cannot connect"), "{}: {said}", nobody.status);
+    ensure!(nobody.status.code() == Some(4) && said.contains("cannot reach"), "{}: {said}", nobody.status);
     Ok(())
 }

@@ -15,6 +15,7 @@ use bmq_proto::{ErrorCode, Happened, ServiceError};
 use tokio::time::Instant;
 
 use super::decode;
+use crate::metrics::MetaMetrics;
 use crate::store::{
     Entry, ErrorKind, ListRequest, MAX_OPERATIONS, MetaStore, MetaStoreError, Outcome, Transaction, Versioned,
 };
@@ -34,6 +35,7 @@ pub(super) enum Commit {
 pub(super) struct Attempts<'a> {
     store: &'a dyn MetaStore,
     random: &'a Random,
+    metrics: &'a MetaMetrics,
     call: &'static str,
     deadline: Instant,
     backoff: Backoff,
@@ -42,10 +44,16 @@ pub(super) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(store: &'a dyn MetaStore, random: &'a Random, call: &'static str, deadline: Duration) -> Self {
+    pub(super) fn new(
+        store: &'a dyn MetaStore,
+        random: &'a Random,
+        metrics: &'a MetaMetrics,
+        call: &'static str,
+        time: Duration,
+    ) -> Self {
         let backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(250));
-        let deadline = Instant::now() + deadline;
-        Self { store, random, call, deadline, backoff, tries: 0, unclear: false }
+        let deadline = Instant::now() + time;
+        Self { store, random, metrics, call, deadline, backoff, tries: 0, unclear: false }
     }
 
     pub(super) async fn get(&mut self, key: &str) -> Result<Option<Versioned>, ServiceError> {
@@ -100,7 +108,10 @@ impl<'a> Attempts<'a> {
         let answer = tokio::time::timeout_at(self.deadline, self.store.transact(transaction)).await;
         match answer {
             Ok(Ok(Outcome::Committed(_))) => return Ok(Commit::Done),
-            Ok(Ok(Outcome::Conflict)) => self.pause_after_conflict().await?,
+            Ok(Ok(Outcome::Conflict)) => {
+                self.metrics.conflict_found();
+                self.pause_after_conflict().await?;
+            }
             Ok(Err(error)) => {
                 self.unclear |= error.happened == Happened::Unknown;
                 self.pause_or_fail(error).await?;

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::watch_feed::{self, Feed};
+use crate::metrics::{MetaMetrics, Subscriber};
 use crate::store::{Entry, Event, SharedStore, Version};
 
 /// How many changes a watcher may lie behind.
@@ -36,6 +37,7 @@ pub(super) struct Publisher {
     state: Arc<Mutex<State>>,
     /// The sequence number that the next change will have.
     changed: watch::Sender<u64>,
+    metrics: MetaMetrics,
 }
 
 #[derive(Default)]
@@ -55,8 +57,8 @@ struct Change {
 }
 
 impl WatchCache {
-    pub(super) fn start(store: &SharedStore, random: &Random, tasks: &Tasks) -> Self {
-        let publisher = Arc::new(Publisher { state: Arc::default(), changed: watch::Sender::new(0) });
+    pub(super) fn start(store: &SharedStore, random: &Random, tasks: &Tasks, metrics: &MetaMetrics) -> Self {
+        let publisher = Arc::new(Publisher::new(metrics.clone()));
         for feed in Feed::ALL {
             let run = watch_feed::run(
                 Arc::clone(store),
@@ -79,6 +81,7 @@ impl WatchCache {
             next_sequence: None,
             pending: VecDeque::new(),
             ended: false,
+            _subscriber: self.publisher.metrics.count_subscriber(),
         };
         match with_deadline("the first listing of the metadata store", deadline, watcher.fill()).await {
             Ok(filled) => filled?,
@@ -89,6 +92,10 @@ impl WatchCache {
 }
 
 impl Publisher {
+    fn new(metrics: MetaMetrics) -> Self {
+        Self { state: Arc::default(), changed: watch::Sender::new(0), metrics }
+    }
+
     /// Takes a whole listing, telling watchers only what differs from before.
     pub(super) fn replace(&self, feed: Feed, entries: Vec<Entry>) {
         let mut state = self.state.lock();
@@ -117,6 +124,7 @@ impl Publisher {
         let excess = state.ring.len().saturating_sub(MAX_RING);
         state.ring.drain(..excess);
         let next_sequence = state.next_sequence;
+        self.metrics.sessions_seen(state.feeds.get(&Feed::Sessions).map_or(0, Records::len));
         drop(state);
         self.changed.send_replace(next_sequence);
     }
@@ -198,6 +206,7 @@ struct Watcher {
     next_sequence: Option<u64>,
     pending: VecDeque<Pending>,
     ended: bool,
+    _subscriber: Subscriber,
 }
 
 enum Pending {
@@ -272,7 +281,7 @@ mod tests {
     const TOPICS: WatchScope = WatchScope { topics: true, sessions: false, intents: false, heads: false };
 
     fn cache() -> WatchCache {
-        WatchCache { publisher: Arc::new(Publisher { state: Arc::default(), changed: watch::Sender::new(0) }) }
+        WatchCache { publisher: Arc::new(Publisher::new(MetaMetrics::default())) }
     }
 
     fn topic(name: &str, id: u8) -> TopicRecord {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use bmq_proto::meta::{OpenSession, SessionId, SessionRecord};
+use bmq_proto::meta::{MIN_SESSION_TTL, OpenSession, SessionId, SessionRecord};
 use bmq_proto::rpc::record::StoredSession;
 use bmq_proto::{ErrorCode, ServiceError};
 
 use super::refuse;
 
 /// Longest and shortest life of a session after its last keep-alive.
-pub const TIME_TO_LIVE: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(600);
+pub const TIME_TO_LIVE: std::ops::RangeInclusive<Duration> = MIN_SESSION_TTL..=Duration::from_secs(600);
 const MAX_ADDRESS: usize = 512;
 
 /// The record of a session that is kept alive under `id`.

@@ -1,4 +1,4 @@
-//! From the claim to the first append: check the folder, fence older writers, find the true end.
+//! From the start to the first append: check the folder, claim, fence older writers, find the true end.
 //!
 //! ```text
 //! OPEN file:    fence ─▶ record the floor ─▶ recover ─▶┐
@@ -23,12 +23,11 @@ use crate::mutant::{self, Mutant};
 /// How long to wait before asking again whether a file's recovery has ended.
 const RECOVER_POLL: Duration = Duration::from_millis(20);
 
-#[derive(Debug)]
-pub(super) struct Checking {
-    view: PartitionView,
-    /// The newest epoch among the folder's files, once that is above ours.
-    newer: Option<FileId>,
-}
+/// After so many scans that failed, indexes that cannot be read count as missing: everything is in the data as well.
+const SCANS_WITH_INDEXES: u32 = 5;
+/// Every so many failed scans a person is told.
+const SCANS_PER_ALARM: u32 = 10;
+const LONGEST_SCAN_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Recovering {
@@ -41,6 +40,7 @@ pub(super) struct Recovering {
     sealed_until: Monotonic,
     /// When a scan that failed is tried again.
     scan_again_at: Option<Monotonic>,
+    scan_failures: u32,
     scan: ScanProgress,
 }
 
@@ -104,6 +104,12 @@ impl Recovering {
         self.segments.iter().filter(ready).cloned().collect()
     }
 
+    fn note_scan_failure(&mut self) -> Duration {
+        self.scan = ScanProgress::NotYet;
+        self.scan_failures += 1;
+        (STORE_RETRY * 2u32.pow(self.scan_failures.min(10))).min(LONGEST_SCAN_RETRY)
+    }
+
     /// Says what is missing, if anything is that was known to be there.
     fn find_damage(&self, report: &ScanReport) -> Option<String> {
         if mutant::is_on(Mutant::FloorIgnored) {
@@ -118,59 +124,54 @@ impl Recovering {
 }
 
 impl Machine {
-    pub(super) fn begin_claim(&mut self) {
+    /// First the folder is listed and then the head read: if a file's epoch is above the head's, metadata is an old copy.
+    /// This comes before the claim, because a claim would lift the head's epoch to that of files it does not know.
+    pub(super) fn begin_check(&mut self) {
         assert!(matches!(self.phase, Phase::New), "a machine claims once");
-        self.phase = Phase::Claiming;
-        self.commands.submit(PartitionCommandKind::Claim { owner: self.setup.me });
-    }
-
-    pub(super) fn finish_claim(&mut self, view: PartitionView) {
-        assert!(matches!(self.phase, Phase::Claiming), "a claim ends where it began");
-        self.phase = Phase::Checking(Box::new(Checking { view, newer: None }));
+        self.phase = Phase::Checking { newest: None };
         self.out.push(Action::ListFolder);
     }
 
-    /// A file of a higher epoch than ours means a newer claim, or metadata that is an old copy.
     pub(super) fn finish_listing(&mut self, result: Result<Vec<FoundFile>, StoreFault>, now: Now) {
-        let Phase::Checking(checking) = &mut self.phase else { return };
-        let files = match result {
-            Ok(files) => files,
-            Err(_) => return self.later(STORE_RETRY, Action::ListFolder, now),
-        };
-        let newest = files.iter().map(|found| found.file).max();
-        match newest.filter(|file| file.epoch > checking.view.head.epoch) {
-            Some(file) => {
-                checking.newer = Some(file);
+        let Phase::Checking { newest } = &mut self.phase else { return };
+        match result {
+            Ok(files) => {
+                *newest = files.iter().map(|found| found.file).max();
                 self.out.push(Action::ReadHead);
             }
-            None => self.begin_recovering(now),
+            Err(_) => self.later(STORE_RETRY, Action::ListFolder, now),
         }
     }
 
     pub(super) fn finish_head_read(&mut self, result: Result<PartitionHead, ServiceError>, now: Now) {
-        let Phase::Checking(checking) = &self.phase else { return };
+        let Phase::Checking { newest } = &self.phase else { return };
         let head = match result {
             Ok(head) => head,
             Err(_) => return self.later(STORE_RETRY, Action::ReadHead, now),
         };
-        let Some(file) = checking.newer else { return };
-        if file.epoch <= head.epoch {
-            let message = format!("epoch {} replaced {}", head.epoch, checking.view.head.epoch);
-            let error = ServiceError::not_applied(bmq_proto::ErrorCode::Fenced, message);
-            return self.stop(StopReason::Superseded(error));
+        match newest.filter(|file| file.epoch > head.epoch) {
+            None => {
+                self.phase = Phase::Claiming;
+                self.commands.submit(PartitionCommandKind::Claim { owner: self.setup.me });
+            }
+            Some(file) => {
+                self.out.push(Action::Alarm(format!(
+                    "file {file} has an epoch above the {} that metadata knows: metadata is an old copy, nothing is \
+                     claimed",
+                    head.epoch
+                )));
+                self.stop(StopReason::OldMetadata { file, known: head.epoch });
+            }
         }
-        self.out.push(Action::Alarm(format!(
-            "file {file} has an epoch above the {} that metadata knows: metadata is an old copy, nothing is written",
-            head.epoch
-        )));
-        self.stop(StopReason::OldMetadata { file, known: head.epoch });
     }
 
-    fn begin_recovering(&mut self, now: Now) {
-        let Phase::Checking(checking) = std::mem::replace(&mut self.phase, Phase::New) else {
-            unreachable!("recovery follows the check of the folder")
-        };
-        let PartitionView { head, segments, checkpoint } = checking.view;
+    pub(super) fn finish_claim(&mut self, view: PartitionView, now: Now) {
+        assert!(matches!(self.phase, Phase::Claiming), "a claim ends where it began");
+        self.begin_recovering(view, now);
+    }
+
+    fn begin_recovering(&mut self, view: PartitionView, now: Now) {
+        let PartitionView { head, segments, checkpoint } = view;
         let mut files = BTreeMap::new();
         for segment in segments.iter().filter(|segment| !segment.is_closed()) {
             let forgotten = segment.end().is_some() && mutant::is_on(Mutant::SealedForgotten);
@@ -187,6 +188,7 @@ impl Machine {
             files,
             sealed_until,
             scan_again_at: None,
+            scan_failures: 0,
             scan: ScanProgress::NotYet,
         };
         self.phase = Phase::Recovering(Box::new(recovering));
@@ -258,7 +260,8 @@ impl Machine {
         if !recovering.sealed_settled() && now.monotonic < recovering.sealed_until {
             return;
         }
-        let request = ScanRequest { sealed: recovering.readable(), open };
+        let without_indexes = recovering.scan_failures >= SCANS_WITH_INDEXES;
+        let request = ScanRequest { sealed: recovering.readable(), open, without_indexes };
         recovering.scan = ScanProgress::Running;
         self.out.push(Action::Scan(request));
     }
@@ -271,9 +274,13 @@ impl Machine {
                 let epoch = recovering.epoch();
                 return self.refuse_writes(Damage { epoch, reason });
             }
-            Err(_) => {
-                recovering.scan = ScanProgress::NotYet;
-                recovering.scan_again_at = Some(now.monotonic + STORE_RETRY);
+            Err(fault) => {
+                let wait = recovering.note_scan_failure();
+                recovering.scan_again_at = Some(now.monotonic + wait);
+                if recovering.scan_failures.is_multiple_of(SCANS_PER_ALARM) {
+                    let message = format!("recovery cannot read the partition's files and goes on trying: {fault:?}");
+                    self.out.push(Action::Alarm(message));
+                }
                 return;
             }
         };
@@ -297,7 +304,9 @@ impl Machine {
         };
         let Recovering { segments, files, scan, .. } = *recovering;
         let ScanProgress::Done(report) = scan else { unreachable!("recovery is finished with a report of the scan") };
+        let unread = |state: &FileState| !matches!(state, FileState::Ready(_));
         let mut serving = Serving::new(&view.head, &report, now);
+        serving.producers_are_complete = !files.values().any(unread) && report.damaged.is_empty();
         let failed = |file: &FileId| files.get(file) == Some(&FileState::Failed);
         serving.take_over(segments, &report, failed);
         self.out.push(Action::Publish(serving.bounds_only()));

@@ -52,7 +52,7 @@ impl Serving {
             }
             self.earlier.push(segment);
         }
-        if self.closings.values().all(|closing| closing.index.is_some()) {
+        if self.producers_are_complete && self.closings.values().all(|closing| closing.index.is_some()) {
             self.earlier.clear();
         }
     }

@@ -146,6 +146,8 @@ pub struct ScanRequest {
     pub sealed: Vec<SegmentRecord>,
     /// The segment that was open, and its file's final length.
     pub open: Option<(SegmentRecord, BytePosition)>,
+    /// Count an index that cannot be read as missing.
+    pub without_indexes: bool,
 }
 
 /// The finished content of an index file.

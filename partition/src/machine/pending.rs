@@ -103,7 +103,7 @@ impl Pending {
     /// As if everything written stood before `position` of a new file. A mistake, made on purpose.
     pub fn skip_rewind(&mut self, position: BytePosition) {
         for batch in self.batches.range_mut(..self.written) {
-            batch.end = Some(position);
+            batch.end = Some(position.plus(batch.bytes.len() as u64));
         }
     }
 

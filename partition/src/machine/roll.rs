@@ -58,7 +58,6 @@ impl RollCause {
 pub(super) struct Roll {
     /// Files being created. Two at once after a failure: the first to be ready is taken.
     candidates: Vec<FileId>,
-    failures: u32,
     /// When the next candidates are created; `None` while some are on their way.
     pub start_at: Option<Monotonic>,
     /// The file whose registration is on its way.
@@ -111,8 +110,12 @@ impl Serving {
             floor: None,
             created_at_ms: open.opened_wall_ms,
         };
-        let index = open.index.finish(self.snapshot()).encode();
-        self.closings.insert(open.file, Closing::new(segment, Some(index)));
+        let complete = self.producers_are_complete;
+        let index = complete.then(|| open.index.finish(self.snapshot()).encode());
+        if !complete {
+            self.earlier.push(segment.clone());
+        }
+        self.closings.insert(open.file, Closing::new(segment, index));
     }
 }
 
@@ -152,13 +155,13 @@ impl Machine {
         let Phase::Serving(serving) = &mut self.phase else { return };
         if let (RollCause::Broken(_), Some(open)) = (&cause, &mut serving.open) {
             open.frozen = true;
+            serving.failures += u32::from(open.stable == FIRST_BATCH_POSITION);
         }
         if serving.roll.is_some() || serving.sealing {
             return;
         }
         let start_at = serving.next_roll_at(self.setup.config.rolls_per_minute, now);
-        let roll =
-            Roll { candidates: Vec::new(), failures: 0, start_at: Some(start_at), registering: None, no_space: None };
+        let roll = Roll { candidates: Vec::new(), start_at: Some(start_at), registering: None, no_space: None };
         serving.roll = Some(roll);
         self.out.push(Action::RollBegun(cause));
         self.start_roll_if_due(now);
@@ -172,7 +175,7 @@ impl Machine {
         }
         roll.start_at = None;
         serving.rolls.push_back(now.monotonic);
-        let candidates = if roll.failures > 0 { 2 } else { 1 };
+        let candidates = if serving.failures > 0 { 2 } else { 1 };
         for _ in 0..candidates {
             let file = FileId { epoch: serving.epoch, nonce: self.nonces.next() };
             roll.candidates.push(file);
@@ -181,11 +184,8 @@ impl Machine {
     }
 
     pub(super) fn finish_create(&mut self, file: FileId, result: Result<(), StoreFault>, now: Now) {
-        let roll = match &mut self.phase {
-            Phase::Serving(serving) => serving.roll.as_mut(),
-            _ => None,
-        };
-        let Some(roll) = roll.filter(|roll| roll.candidates.contains(&file)) else {
+        let Phase::Serving(serving) = &mut self.phase else { return self.out.push(Action::Discard(file)) };
+        let Some(roll) = serving.roll.as_mut().filter(|roll| roll.candidates.contains(&file)) else {
             return self.out.push(Action::Discard(file));
         };
         roll.candidates.retain(|candidate| *candidate != file);
@@ -193,14 +193,17 @@ impl Machine {
             Ok(()) if roll.registering.is_none() => self.register(file),
             Ok(()) => self.out.push(Action::Discard(file)),
             Err(fault) => {
-                roll.failures += 1;
+                serving.failures += 1;
                 if let StoreFault::NoSpace(reason) = fault {
                     roll.no_space = Some(reason);
                 }
                 if roll.candidates.is_empty() && roll.registering.is_none() {
-                    let doublings = roll.failures.min(8);
+                    let doublings = serving.failures.min(8);
                     let wait = (FIRST_CREATE_RETRY * 2u32.pow(doublings)).min(LONGEST_CREATE_RETRY);
-                    roll.start_at = Some(now.monotonic + wait);
+                    let allowed = serving.next_roll_at(self.setup.config.rolls_per_minute, now);
+                    if let Some(roll) = &mut serving.roll {
+                        roll.start_at = Some(allowed.max(now.monotonic + wait));
+                    }
                 }
                 self.out.push(Action::Discard(file));
                 self.tell_no_space();

@@ -32,6 +32,9 @@ pub(super) struct Serving {
     pub pending: Pending,
     /// Producers with every batch taken in: judges new ones.
     accepted: ProducerTable,
+    /// Whether recovery read everything that could tell of producers. If not, a producer that is not known may have
+    /// batches that nobody sees, and no index is made from these tables.
+    pub producers_are_complete: bool,
     /// Producers with every batch below the high watermark: goes into the index.
     stable: ProducerTable,
     pub open: Option<OpenFile>,
@@ -45,6 +48,8 @@ pub(super) struct Serving {
     pub garbage: Vec<(Monotonic, FileId)>,
     /// When the last rolls were, for the cap.
     pub rolls: VecDeque<Monotonic>,
+    /// Files that failed before anything was durable in them, in a row.
+    pub failures: u32,
     pub last_wished_roll: Option<Monotonic>,
     last_append: Monotonic,
     checkpointed: CheckpointMark,
@@ -97,6 +102,7 @@ impl Serving {
             next_offset: start,
             high_watermark: start,
             pending: Pending::default(),
+            producers_are_complete: true,
             accepted: producers.clone(),
             stable: producers,
             open: None,
@@ -106,6 +112,7 @@ impl Serving {
             earlier: Vec::new(),
             garbage: Vec::new(),
             rolls: VecDeque::new(),
+            failures: 0,
             last_wished_roll: None,
             last_append: now.monotonic,
             checkpointed: CheckpointMark { at: now.monotonic, bytes_since: 0 },
@@ -176,6 +183,11 @@ impl Serving {
         if let Some(key) = header.producer() {
             match self.accepted.judge(key, &header) {
                 Sequence::Next => {}
+                Sequence::Unknown if self.producers_are_complete || header.base_sequence() == 0 => {}
+                Sequence::Unknown => {
+                    let message = format!("what producer {} wrote before cannot be read, start a new epoch", key.id);
+                    return Err(ServiceError::not_applied(ErrorCode::OutOfOrderSequence, message));
+                }
                 Sequence::Duplicate { base_offset, .. } => {
                     self.answer_duplicate(append.token, base_offset, out);
                     return Ok(None);
@@ -270,6 +282,7 @@ impl Serving {
             batches.push(PublishedBatch { base_offset, next_offset, file: open.file, position, bytes: batch.bytes });
         }
         if !batches.is_empty() {
+            self.failures = 0;
             out.push(Action::Publish(Published { bounds: self.bounds(), batches }));
         }
     }

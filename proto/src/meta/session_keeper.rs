@@ -7,13 +7,23 @@ use std::time::Duration;
 use bmq_common::retry::Backoff;
 use bmq_common::{Random, ReadyFlag, Shutdown};
 
-use super::{MetaService, OpenSession, SessionId};
+use super::{MetaService, OpenSession, SessionId, SessionRecord};
 use crate::ErrorCode;
 
 /// Signs of life per time to live: all but one of them may get lost.
 const SIGNS_PER_SESSION: u32 = 4;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
+
+/// Why a session is not kept any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The shutdown began.
+    ShutDown,
+    /// Another process runs under the same node id. This one must stop: two that replace each other's sessions would
+    /// take each other's partitions for ever.
+    Replaced,
+}
 
 /// Keeps a session until shutdown, then closes it; `ready` tells whether there is one.
 pub async fn keep_session(
@@ -22,19 +32,22 @@ pub async fn keep_session(
     random: Random,
     ready: ReadyFlag,
     shutdown: Shutdown,
-) {
+) -> SessionEnd {
     let mut open = None;
-    tokio::select! {
-        () = shutdown.begun() => {}
-        () = keep_open(meta.as_ref(), &request, &random, &ready, &mut open) => {}
-    }
+    let end = tokio::select! {
+        () = shutdown.begun() => SessionEnd::ShutDown,
+        () = keep_open(meta.as_ref(), &request, &random, &ready, &mut open) => SessionEnd::Replaced,
+    };
     ready.set(false, "the node is stopping");
     if let Some(session) = open
         && let Err(error) = meta.close_session(session).await
     {
         tracing::info!(%error, "the session was not closed, it ends by itself");
     }
+    end
 }
+
+/// Returns when another process has taken the node's place.
 
 async fn keep_open(
     meta: &dyn MetaService,
@@ -54,6 +67,11 @@ async fn keep_open(
                 keep_alive(meta, session, request.time_to_live).await;
                 *open = None;
                 ready.set(false, "the session ended, another is being opened");
+                if is_replaced(meta, request).await {
+                    let (kind, node) = (request.kind, request.node);
+                    tracing::error!(?kind, %node, "another process runs under this node id, so this one stops");
+                    return;
+                }
             }
             Err(error) => {
                 ready.set(false, format!("no session: {error}"));
@@ -62,6 +80,19 @@ async fn keep_open(
         }
         tokio::time::sleep(backoff.next(random)).await;
     }
+}
+
+/// Whether another incarnation of the node has a session.
+async fn is_replaced(meta: &dyn MetaService, request: &OpenSession) -> bool {
+    let sessions = match meta.list_sessions().await {
+        Ok(sessions) => sessions,
+        Err(error) => {
+            tracing::warn!(%error, "it is not known who else has a session");
+            return false;
+        }
+    };
+    let same_node = |session: &&SessionRecord| session.kind == request.kind && session.node == request.node;
+    sessions.iter().filter(same_node).any(|session| session.incarnation != request.incarnation)
 }
 
 /// Returns when the session has ended.

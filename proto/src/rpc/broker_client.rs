@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::aggregate::aggregate;
 use super::decode::{DecodeError, all};
-use super::listener::channel;
+use super::dial::channel;
 use super::meta_stream::ending_with_error;
 use super::status::from_status;
 use super::{MAX_MESSAGE_BYTES, STREAM_MESSAGE_BYTES};

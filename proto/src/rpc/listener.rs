@@ -1,6 +1,4 @@
-//! How a process listens for gRPC, and how it connects to another.
-//!
-//! Invariants of a listener:
+//! How a process listens for gRPC. Invariants:
 //! * connections, streams per connection, and bytes in flight per stream and connection are bounded;
 //! * nothing that a peer sends, or fails to send, ends the listener;
 //! * once the shutdown has begun nothing new is taken, and after `Limits::drain_time` nothing is left.
@@ -14,28 +12,25 @@ use futures::{Stream, stream};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tracing::{debug, warn};
 
 use super::connection::Connection;
-use crate::{ErrorCode, ServiceError};
 
 /// Bytes that a peer may have under way on one stream, and on one connection, before it must wait.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+pub(super) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Large frames, so that a message of a stream of batches is one or two.
-const FRAME_BYTES: u32 = 1 << 20;
+pub(super) const FRAME_BYTES: u32 = 1 << 20;
 
 /// A status carries its message twice, once in base 64.
-const HEADER_LIST_BYTES: u32 = 16 << 10;
+pub(super) const HEADER_LIST_BYTES: u32 = 16 << 10;
 
 /// How often an idle peer is asked whether it is there, and how long it may take to answer.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After a failed accept (no file descriptor left, say): time for others to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -144,41 +139,4 @@ async fn accept_one(listener: &TcpListener, permits: Arc<Semaphore>, cut: Shutdo
             }
         }
     }
-}
-
-/// A channel to `address` (`host:port`, or `http://host:port`). It connects at the first call, and again after a loss;
-/// a call fails within the connect time-out while the address does not answer. Must be called within a Tokio runtime.
-pub fn channel(address: &str) -> Result<Channel, ServiceError> {
-    Ok(endpoint(address)?.connect_lazy())
-}
-
-/// Like [`channel`], and connects now. `Unavailable` if nobody answers at the address.
-pub async fn connect(address: &str) -> Result<Channel, ServiceError> {
-    endpoint(address)?.connect().await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        ServiceError::not_applied(ErrorCode::Unavailable, format!("cannot connect to {address}: {cause}"))
-    })
-}
-
-fn endpoint(address: &str) -> Result<Endpoint, ServiceError> {
-    let host_and_port = address.strip_prefix("http://").unwrap_or(address);
-    let invalid = || {
-        let text = format!("`{address}` is not an address, write host:port");
-        ServiceError::not_applied(ErrorCode::InvalidArgument, text)
-    };
-    let endpoint = Endpoint::from_shared(format!("http://{host_and_port}")).map_err(|_| invalid())?;
-    let uri = endpoint.uri();
-    if uri.port_u16().is_none() || uri.path() != "/" || uri.query().is_some() {
-        return Err(invalid());
-    }
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES)
-        .http2_max_header_list_size(HEADER_LIST_BYTES))
 }

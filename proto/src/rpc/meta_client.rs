@@ -16,7 +16,7 @@ use tonic::{Request, Status};
 
 use super::MAX_MESSAGE_BYTES;
 use super::decode::{DecodeError, all, optional, required};
-use super::listener::channel;
+use super::dial::channel;
 use super::meta_stream::watch_events;
 use super::status::from_status;
 use crate::internal as pb;

@@ -60,6 +60,14 @@ struct Target {
     epoch: Epoch,
 }
 
+/// One sending of one batch.
+struct Sending {
+    id: TryId,
+    generation: u32,
+    payload: Bytes,
+    deadline: Monotonic,
+}
+
 struct LaneSlot {
     lane: Lane,
     route: watch::Receiver<Route>,
@@ -107,7 +115,7 @@ impl AppendChannel {
 
     /// Takes a batch that was checked. Its reply comes from [`Self::replies`].
     pub fn push(&mut self, partition: TopicPartition, ticket: Ticket, payload: Bytes, idempotent: bool) {
-        let deadline = self.shared.clock.now() + self.shared.config.deadline.get();
+        let deadline = self.shared.clock.now() + self.shared.config.answer_timeout.get();
         self.expiry.get_or_insert(deadline);
         self.outstanding += 1;
         self.step(partition, Event::Push(LaneBatch { ticket, payload, idempotent, deadline }));
@@ -166,8 +174,9 @@ impl AppendChannel {
                 match action {
                     Action::Reply { ticket, result } => self.reply(ticket, result),
                     Action::Pause { failures } => self.pause(partition, failures),
-                    Action::Forward { id, generation, payload, fresh } => {
-                        if let Err(error) = self.forward(partition, id, generation, payload, fresh) {
+                    Action::Forward { id, generation, payload, fresh, deadline } => {
+                        let sending = Sending { id, generation, payload, deadline };
+                        if let Err(error) = self.forward(partition, sending, fresh) {
                             failures.push_back(Event::Answered { id, result: Err(error) });
                         }
                     }
@@ -193,14 +202,7 @@ impl AppendChannel {
         self.replies.push(Reply { ticket, result });
     }
 
-    fn forward(
-        &mut self,
-        partition: TopicPartition,
-        id: TryId,
-        generation: u32,
-        payload: Bytes,
-        fresh: bool,
-    ) -> Result<(), ServiceError> {
+    fn forward(&mut self, partition: TopicPartition, sending: Sending, fresh: bool) -> Result<(), ServiceError> {
         let (channel, ack, answers) = (self.number, self.ack, self.answer_sender.clone());
         let shared = Arc::clone(&self.shared);
         let slot = self.slot(partition);
@@ -213,7 +215,8 @@ impl AppendChannel {
             return Err(ServiceError::not_applied(ErrorCode::OutOfTurn, "an earlier batch was not forwarded"));
         };
         let epoch = target.epoch;
-        let batch = Outgoing { id, channel, generation, partition, epoch, ack, payload, answers };
+        let Sending { id, generation, payload, deadline } = sending;
+        let batch = Outgoing { id, channel, generation, partition, epoch, ack, payload, deadline, answers };
         target.link.send(batch).map_err(|_| {
             ServiceError::not_applied(ErrorCode::Unavailable, "the stream to the partition's owner has ended")
         })

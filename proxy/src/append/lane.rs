@@ -62,7 +62,8 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Send a batch to the owner. `fresh` if nothing is in flight: only then may the driver turn to another stream.
-    Forward { id: TryId, generation: u32, payload: Bytes, fresh: bool },
+    /// After `deadline` the client has its answer, so a batch that was not sent by then must not be.
+    Forward { id: TryId, generation: u32, payload: Bytes, fresh: bool, deadline: Monotonic },
     /// Tell the client.
     Reply { ticket: Ticket, result: Result<Appended, ServiceError> },
     /// Wait for newer metadata or for a back-off, then send [`Event::Resume`]. `failures` counts the pauses since the
@@ -296,11 +297,11 @@ impl Lane {
             let id = TryId(self.next_try);
             entry.fate = Fate::Sent(id);
             self.retrying_unknown = entry.maybe_applied;
-            let (payload, fresh) = (entry.payload.clone(), self.in_flight == 0);
+            let (payload, fresh, deadline) = (entry.payload.clone(), self.in_flight == 0, entry.deadline);
             self.next_try += 1;
             self.in_flight += 1;
             self.cursor += 1;
-            actions.push(Action::Forward { id, generation: self.generation, payload, fresh });
+            actions.push(Action::Forward { id, generation: self.generation, payload, fresh, deadline });
         }
     }
 }

@@ -121,7 +121,7 @@ impl World {
     fn feed(&mut self, event: Event) {
         for action in self.lane.step(event) {
             match action {
-                Action::Forward { id, generation, payload, fresh } => {
+                Action::Forward { id, generation, payload, fresh, .. } => {
                     let number = u64::from_be_bytes(payload[..].try_into().unwrap());
                     let idempotent = self.pushed[number as usize];
                     // Those whose deadline passed are not the lane's any more.

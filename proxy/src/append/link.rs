@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bmq_common::retry::with_deadline;
-use bmq_common::{Shutdown, Tasks};
+use bmq_common::{Monotonic, SharedClock, Shutdown, Tasks};
 use bmq_proto::broker::{AckLevel, AppendAnswer, AppendItem, AppendStream, Appended};
 use bmq_proto::rpc::STREAM_MESSAGE_BYTES;
 use bmq_proto::{Epoch, ErrorCode, Incarnation, NodeId, ServiceError, TopicPartition};
@@ -42,6 +42,8 @@ pub struct Outgoing {
     pub epoch: Epoch,
     pub ack: AckLevel,
     pub payload: Bytes,
+    /// When its client is told that it failed: from then on it is not sent.
+    pub deadline: Monotonic,
     pub answers: UnboundedSender<LinkAnswer>,
 }
 
@@ -74,13 +76,14 @@ impl Link {
 pub struct Links {
     tasks: Tasks,
     connect_deadline: Duration,
+    clock: SharedClock,
     metrics: ProxyMetrics,
     table: Mutex<HashMap<(NodeId, Incarnation), Arc<Link>>>,
 }
 
 impl Links {
-    pub fn new(tasks: Tasks, connect_deadline: Duration, metrics: ProxyMetrics) -> Self {
-        Self { tasks, connect_deadline, metrics, table: Mutex::default() }
+    pub fn new(tasks: Tasks, connect_deadline: Duration, clock: SharedClock, metrics: ProxyMetrics) -> Self {
+        Self { tasks, connect_deadline, clock, metrics, table: Mutex::default() }
     }
 
     /// The link to a broker; a new one if there is none or it has ended.
@@ -99,6 +102,7 @@ impl Links {
             outbox: VecDeque::new(),
             sent: HashMap::new(),
             next_id: 0,
+            clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         };
         let (owner, deadline, shutdown) = (owner.clone(), self.connect_deadline, self.tasks.shutdown().clone());
@@ -122,6 +126,7 @@ struct Carrier {
     /// Sent and not answered, by item id.
     sent: HashMap<u64, Sent>,
     next_id: u64,
+    clock: SharedClock,
     metrics: ProxyMetrics,
 }
 
@@ -171,8 +176,10 @@ impl Carrier {
         }
     }
 
-    /// The next message: at least one item, about a mebibyte. What a client that has gone had not sent yet is dropped.
+    /// The next message: at least one item, about a mebibyte. What is for a client that has gone, or
+    /// was told meanwhile that it failed, is dropped.
     fn next_message(&mut self) -> Vec<AppendItem> {
+        let now = self.clock.now();
         let mut message = Vec::new();
         let mut bytes = 0;
         while message.len() < MESSAGE_ITEMS
@@ -180,7 +187,7 @@ impl Carrier {
             && (message.is_empty() || bytes + next.payload.len() <= STREAM_MESSAGE_BYTES)
             && let Some(batch) = self.outbox.pop_front()
         {
-            if batch.answers.is_closed() {
+            if batch.answers.is_closed() || batch.deadline <= now {
                 continue;
             }
             bytes += batch.payload.len();
@@ -191,7 +198,7 @@ impl Carrier {
     }
 
     fn item(&mut self, batch: Outgoing) -> AppendItem {
-        let Outgoing { id, channel, generation, partition, epoch, ack, payload, answers } = batch;
+        let Outgoing { id, channel, generation, partition, epoch, ack, payload, answers, deadline: _ } = batch;
         let item = self.next_id;
         self.next_id += 1;
         self.sent.insert(item, Sent { partition, id, answers });

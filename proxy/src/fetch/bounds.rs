@@ -34,7 +34,7 @@ impl VerifiedBounds {
         loop {
             let (_, owner) = patience.owner().await?;
             let call = owner.service.bounds(partition);
-            let told = with_deadline("the broker", self.config.call_deadline.get(), call);
+            let told = with_deadline("the broker", self.config.call_timeout.get(), call);
             let (told, head) = tokio::join!(told, self.heads.read(partition));
             match (told, head) {
                 (Ok(Ok(bounds)), Ok(head)) if bounds.epoch == head.epoch => return Ok(bounds),

@@ -175,7 +175,7 @@ impl Follower {
     async fn until_deserted(&self) {
         loop {
             self.followed.deserted.notified().await;
-            tokio::time::sleep(self.tails.config.ring_idle.get()).await;
+            tokio::time::sleep(self.tails.config.ring_ttl.get()).await;
             let mut table = self.tails.table.lock();
             if self.followed.readers.load(Ordering::Acquire) == 0 {
                 table.remove(&self.partition);
@@ -281,7 +281,7 @@ impl Follower {
     }
 
     fn deadline(&self) -> Duration {
-        self.tails.config.call_deadline.get()
+        self.tails.config.call_timeout.get()
     }
 }
 

@@ -257,7 +257,7 @@ impl Reader {
         let (epoch, owner) = patience.owner().await?;
         let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX);
         let call = owner.service.read(OwnerRead { partition: self.partition, epoch, offset, max_bytes });
-        let answer = match with_deadline("the broker", self.fetcher.config.call_deadline.get(), call).await {
+        let answer = match with_deadline("the broker", self.fetcher.config.call_timeout.get(), call).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if error.code == ErrorCode::OutOfRange => {
                 self.check_range(offset, patience.deadline()).await?;

@@ -47,7 +47,7 @@ pub async fn run(api: Arc<Api>, frames: Streaming<v1::FetchRequest>, answers: An
 }
 
 async fn serve(api: &Api, mut frames: Streaming<v1::FetchRequest>, answers: &Answers) -> Result<(), ServiceError> {
-    let open = tokio::time::timeout(api.config.fetch.deadline.get(), first_frame(&mut frames)).await;
+    let open = tokio::time::timeout(api.config.fetch.answer_timeout.get(), first_frame(&mut frames)).await;
     let open = open.map_err(|_| ServiceError::not_applied(ErrorCode::Timeout, "no `open` frame came"))??;
     let terms = Terms::of(api, &open)?;
     let credit = FetchCredit::new(open.credit_bytes, api.config.fetch.max_credit_bytes.0);
@@ -63,7 +63,7 @@ async fn serve(api: &Api, mut frames: Streaming<v1::FetchRequest>, answers: &Ans
         })
         .collect();
 
-    let mut heartbeat = tokio::time::interval(api.config.fetch.heartbeat.get());
+    let mut heartbeat = tokio::time::interval(api.config.fetch.heartbeat_interval.get());
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heartbeat.reset();
     let mut client_speaks = true;
@@ -199,7 +199,7 @@ impl Cursor<'_> {
         };
         let mut reader = Reader::new(Arc::clone(&self.api.fetcher), place);
         let mut offset = loop {
-            let deadline = Instant::now() + self.api.config.fetch.deadline.get();
+            let deadline = Instant::now() + self.api.config.fetch.answer_timeout.get();
             match resolve(&mut reader, position, deadline).await {
                 Ok(offset) => break offset,
                 Err(error) => self.pause_after(error, &mut patience).await?,

@@ -72,7 +72,7 @@ impl Messaging for MessagingApi {
 async fn list_offsets(api: &Api, request: v1::ListOffsetsRequest) -> Result<v1::ListOffsetsResponse, ServiceError> {
     let topic = api.directory.topic(&request.topic).await?;
     let numbers = wanted_partitions(&topic, request.partitions)?;
-    let deadline = Instant::now() + api.config.fetch.deadline.get();
+    let deadline = Instant::now() + api.config.fetch.answer_timeout.get();
     let asked = stream::iter(numbers).map(|number| {
         let (name, partition) = (&topic.name, TopicPartition { topic: topic.id, partition: PartitionId(number) });
         async move {

@@ -29,7 +29,7 @@ async fn read(api: &Api, request: v1::PollRequest) -> Result<v1::PollResponse, S
     let place = api.directory.partition(&topic, partition).await?;
     let mut reader = Reader::new(Arc::clone(&api.fetcher), place);
     let now = Instant::now();
-    let deadline = now + config.deadline.get();
+    let deadline = now + config.answer_timeout.get();
     let offset = resolve(&mut reader, position, deadline).await?;
 
     let limit = config.max_bytes.0 as usize;

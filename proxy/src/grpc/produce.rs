@@ -50,7 +50,7 @@ pub async fn run(api: Arc<Api>, frames: Streaming<v1::ProduceRequest>, answers: 
 
 async fn serve(api: &Api, mut frames: Streaming<v1::ProduceRequest>, answers: &Answers) -> Result<(), ServiceError> {
     let open = tokio::select! {
-        open = tokio::time::timeout(api.config.produce.deadline.get(), first_frame(&mut frames)) => open,
+        open = tokio::time::timeout(api.config.produce.answer_timeout.get(), first_frame(&mut frames)) => open,
         () = api.shutdown().begun() => return Err(shutting_down()),
     };
     let open = open.map_err(|_| ServiceError::not_applied(ErrorCode::Timeout, "no `open` frame came"))??;
@@ -60,7 +60,7 @@ async fn serve(api: &Api, mut frames: Streaming<v1::ProduceRequest>, answers: &A
     let config = &api.config.produce;
     let credit = ProduceCredit::new(config.connection_bytes.0, config.connection_batches.into());
     let opened = v1::ProduceOpened { producer_id, producer_epoch: 0, credit: Some(credit.initial()) };
-    let patience = config.deadline.get();
+    let patience = config.answer_timeout.get();
     tell(answers, produce_response::Frame::Opened(opened), patience).await?;
 
     let (queue, taken_in) = mpsc::channel(QUEUE);
@@ -101,9 +101,9 @@ struct Arrived {
 }
 
 struct Content {
+    /// Holds its share of the budget wherever it is: a link may keep it after the client has its answer.
     payload: Bytes,
     idempotent: bool,
-    budget: OwnedSemaphorePermit,
 }
 
 /// The reading half of a stream.
@@ -149,8 +149,8 @@ impl Intake<'_> {
         let place = self.place(topic, partition).await;
         let content = match self.check(payload) {
             Ok((payload, idempotent)) => {
-                let budget = self.budget(payload.len() as u64).await;
-                Ok(Content { payload, idempotent, budget })
+                let payload = within_budget(&self.api.produce_budget, payload).await;
+                Ok(Content { payload, idempotent })
             }
             Err(error) => Err(error),
         };
@@ -188,17 +188,27 @@ impl Intake<'_> {
             None => Err(invalid("a batch frame needs `batch` or `records`")),
         }
     }
+}
 
-    /// Waits until the batch fits into what the proxy holds for all clients.
-    async fn budget(&self, bytes: u64) -> OwnedSemaphorePermit {
-        acquire_budget(&self.api.produce_budget, bytes).await
+/// A payload and its share of the proxy's budget.
+struct Budgeted {
+    payload: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Budgeted {
+    fn as_ref(&self) -> &[u8] {
+        &self.payload
     }
 }
 
-/// Waits for room for a batch that is no larger than allowed.
-pub(super) async fn acquire_budget(budget: &Arc<Semaphore>, bytes: u64) -> OwnedSemaphorePermit {
-    let permits = u32::try_from(bytes + BATCH_OVERHEAD_BYTES).expect("a batch is below the message limit");
-    Arc::clone(budget).acquire_many_owned(permits).await.expect("the budget is never closed")
+/// Waits until the batch fits into what the proxy holds for all clients. Its share is given back when the last copy of
+/// the payload is dropped.
+pub(super) async fn within_budget(budget: &Arc<Semaphore>, payload: Bytes) -> Bytes {
+    let permits =
+        u32::try_from(payload.len() as u64 + BATCH_OVERHEAD_BYTES).expect("a batch is below the message limit");
+    let share = Arc::clone(budget).acquire_many_owned(permits).await.expect("the budget is never closed");
+    Bytes::from_owner(Budgeted { payload, _share: share })
 }
 
 /// What a payload counts for against the credit: the bytes of a ready batch, or of the encoded records.
@@ -213,7 +223,6 @@ fn cost_bytes(payload: &produce_batch::Payload) -> u64 {
 struct Unanswered {
     sequence: u64,
     cost_bytes: u64,
-    _budget: Option<OwnedSemaphorePermit>,
 }
 
 /// The forwarding and answering half of a stream.
@@ -246,10 +255,9 @@ impl Outflow<'_> {
         let Arrived { sequence, cost_bytes, place, content } = batch;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let mut unanswered = Unanswered { sequence, cost_bytes, _budget: None };
+        let unanswered = Unanswered { sequence, cost_bytes };
         match (place, content) {
-            (Ok(place), Ok(Content { payload, idempotent, budget })) => {
-                unanswered._budget = Some(budget);
+            (Ok(place), Ok(Content { payload, idempotent })) => {
                 self.channel.push(place, ticket, payload, idempotent);
             }
             (Ok(place), Err(error)) => self.channel.refuse(place, ticket, error),

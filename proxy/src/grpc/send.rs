@@ -8,7 +8,7 @@ use bmq_proto::{PartitionId, ServiceError, v1};
 use super::Api;
 use super::messaging::ack_level;
 use super::pack::pack;
-use super::produce::acquire_budget;
+use super::produce::within_budget;
 use crate::append::{AppendChannel, Ticket};
 
 pub async fn send(api: &Api, request: v1::SendRequest) -> Result<v1::SendResponse, ServiceError> {
@@ -21,7 +21,7 @@ pub async fn send(api: &Api, request: v1::SendRequest) -> Result<v1::SendRespons
     };
     let place = api.directory.partition(&topic, number).await?;
 
-    let _budget = acquire_budget(&api.produce_budget, batch.len() as u64).await;
+    let batch = within_budget(&api.produce_budget, batch).await;
     let mut channel = AppendChannel::new(Arc::clone(&api.appends), ack);
     channel.push(place, Ticket(0), batch, false);
     let reply = channel.replies().await.pop().expect("replies come at least one at a time");

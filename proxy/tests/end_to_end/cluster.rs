@@ -53,7 +53,7 @@ impl Cluster {
 
     pub async fn start_with(change: impl FnOnce(&mut ProxyConfig)) -> Self {
         let mut config = ProxyConfig::default();
-        config.fetch.heartbeat = HumanDuration::millis(100);
+        config.fetch.heartbeat_interval = HumanDuration::millis(100);
         config.produce.connection_bytes = ByteSize::mib(4);
         config.produce.max_batch_bytes = ByteSize::mib(1);
         change(&mut config);

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct HdfsConfig {
     /// `hdfs://host:port/root`, or `hdfs://nameservice/root` with the name service described in `HADOOP_CONF_DIR`.
-    /// The root is made if it is missing.
+    /// The root is made if it is missing. No setting of this section: the process has one URL for whichever store.
+    #[serde(skip)]
     pub url: String,
     /// Copies of each block.
     pub replication: u32,

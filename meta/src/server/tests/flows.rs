@@ -6,7 +6,7 @@ use std::time::Duration;
 use bmq_common::Random;
 use bmq_proto::meta::{
     ClusterRecord, CreateTopic, MetaService, NodeKind, PartitionCommandKind, PartitionView, SegmentState, SessionId,
-    SessionRecord, TopicState,
+    SessionRecord, TopicState, WatchScope,
 };
 use bmq_proto::rpc::record::encode_record;
 use bmq_proto::{BytePosition, ClusterId, ErrorCode, NodeId, Offset, Term, TopicId};
@@ -30,6 +30,29 @@ async fn the_cluster_id_is_written_once_and_newer_levels_are_refused() {
     let refused = MetaServer::start(store, MetaServerConfig::default(), Random::from_seed(1)).await.err().unwrap();
     assert!(matches!(refused, StartError::FeatureLevel { found: 2 }));
     assert!(refused.to_string().contains("use a newer one"), "{refused}");
+}
+
+#[tokio::test]
+async fn operators_see_what_is_counted() {
+    let cluster = Cluster::start().await;
+    let shown = bmq_common::Metrics::new();
+    cluster.meta.metrics.register(&shown);
+    let check = |line: &str| {
+        let text = shown.encode();
+        assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
+    };
+    Broker::claim(&cluster, 1).await;
+    check("bmq_meta_partition_commands_total{kind=\"claim\",outcome=\"applied\"} 1");
+    check("bmq_meta_transaction_conflicts_total 0");
+    let scope = WatchScope { topics: false, sessions: true, intents: false, heads: false };
+    let watch = cluster.meta.watch(scope).await.unwrap();
+    check("bmq_meta_watch_subscribers 1");
+    drop(watch);
+    check("bmq_meta_watch_subscribers 0");
+    // The watch has begun with a list, which holds the controller's session or is followed by it.
+    while !shown.encode().lines().any(|line| line == "bmq_meta_open_sessions 1") {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
