@@ -18,7 +18,7 @@ pub async fn connect(server: &str) -> anyhow::Result<Client> {
         Err(mut error) => {
             match error.code {
                 ErrorCode::Unavailable => error.message += "; is it running? start one with `bmq standalone`",
-                ErrorCode::Unsupported => error.message += "; bmq standalone serves clients at 127.0.0.1:9640",
+                ErrorCode::Unsupported => error.message += "; the addresses are in what a server prints when it starts",
                 _ => {}
             }
             Err(error.into())

@@ -74,7 +74,8 @@ impl Faults {
             sync_fails_before: some([2, 10, 30]),
             sync_fails_after: some([2, 10, 30]),
             sync_hangs: if local { 0 } else { some([2, 10, 30]) },
-            sync_slow: some([10, 50, 150]),
+            // Long enough for a fence to fall into it.
+            sync_slow: some(if local { [50, 200, 500] } else { [10, 50, 150] }),
             create_fails: some([30, 100, 400]),
             create_leaves_file: some([20, 60, 200]),
             create_slow: some([30, 100, 300]),
@@ -83,7 +84,7 @@ impl Faults {
             recovery_slow: if local { 0 } else { some([50, 150, 400]) },
             recovery_very_slow: if local || usual { 0 } else { 150 },
             index_write_fails: some([50, 150, 400]),
-            damage_open: if dice.chance(80) { 200 } else { 0 },
+            damage_open: if dice.chance(120) { 200 } else { 0 },
             damage_sealed: if dice.chance(80) { 200 } else { 0 },
         }
     }

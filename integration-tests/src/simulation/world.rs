@@ -45,7 +45,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, print: bool) -> Self {
         // The kind of store is drawn from the seed, apart from the run's own dice: it decides which faults there are.
-        let local = super::dice::Dice::new(seed ^ 0x5107).chance(250);
+        let local = super::dice::Dice::new(seed ^ 0x5107).chance(350);
         let mut env = Env::new(seed, local, print);
         let partitions = if env.dice.chance(300) { 2 } else { 1 };
         let nodes = if env.dice.chance(300) { 3 } else { 2 };
