@@ -14,8 +14,8 @@ use bmq_common::rng::Random;
 use bmq_proto::broker::PartitionBounds;
 use bmq_proto::meta::{MetaService, Owner};
 use bmq_proto::{BytePosition, ClusterId, FileId, Happened, TopicPartition};
-use bmq_storage::segment::SegmentHeader;
-use bmq_storage::{FolderPath, SegmentStore, SegmentWriter, StoreError, WriterProgress, WriterState};
+use bmq_storage::segment::{FIRST_BATCH_POSITION, SegmentHeader};
+use bmq_storage::{FolderPath, SegmentPath, SegmentStore, SegmentWriter, StoreError, WriterProgress, WriterState};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -268,7 +268,7 @@ impl Driver {
         };
         self.context.metrics.written(parts.iter().map(|part| part.len() as u64).sum());
         if self.watched.as_ref().is_none_or(|watched| watched.file != file) {
-            let durable = bmq_storage::segment::FIRST_BATCH_POSITION;
+            let durable = FIRST_BATCH_POSITION;
             self.watched = Some(Watched { file, progress: writer.progress(), durable });
         }
         if let Err(error) = writer.append(parts) {
@@ -339,9 +339,8 @@ impl Driver {
         let cell = Arc::new(Mutex::new(None));
         self.creating.insert(file, cell.clone());
         self.jobs.spawn(async move {
-            let result = store.create(path, SegmentHeader::of(path).encode()).await;
-            let result = result.map(|writer| *cell.lock() = Some(writer)).map_err(noted);
-            Event::Created { file, result }
+            let result = create_proven(store.as_ref(), path).await;
+            Event::Created { file, result: result.map(|writer| *cell.lock() = Some(writer)) }
         });
     }
 
@@ -364,6 +363,19 @@ fn event_of(letter: Mail) -> Event {
         Mail::StreamGone { stream } => Event::StreamGone { stream },
         Mail::Release { close_wait } => Event::Release { close_wait },
         Mail::Append(_) => unreachable!("appends are taken together"),
+    }
+}
+
+/// Creates a file and waits until its header is durable: only then has its pipeline shown that it works.
+async fn create_proven(store: &dyn SegmentStore, path: SegmentPath) -> Result<Arc<dyn SegmentWriter>, StoreFault> {
+    let writer = store.create(path, SegmentHeader::of(path).encode()).await.map_err(noted)?;
+    let mut progress = writer.progress();
+    let settled =
+        |progress: &WriterProgress| progress.durable >= FIRST_BATCH_POSITION || progress.state != WriterState::Healthy;
+    match progress.wait_for(settled).await.as_deref() {
+        Ok(progress) if progress.durable >= FIRST_BATCH_POSITION => Ok(writer),
+        Ok(progress) => Err(StoreFault::Failed(format!("{path} failed at its header: {:?}", progress.state))),
+        Err(_) => Err(StoreFault::Failed(format!("the writer of {path} went away"))),
     }
 }
 

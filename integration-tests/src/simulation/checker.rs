@@ -137,8 +137,8 @@ impl Checker {
         let found = log.entries.get(&appended.base_offset).map(|entry| entry.batch);
         if found != Some(batch) {
             let offset = appended.base_offset;
-            let what = if appended.deduplicated { "rule 5: duplicate" } else { "rule 1: stored" };
-            env.violated(|| format!("{what} ack of batch {batch} at {offset}, where the log has {found:?}"));
+            let what = if appended.deduplicated { "duplicate" } else { "stored" };
+            env.violated(|| format!("rule 1: {what} ack of batch {batch} at {offset}, where the log has {found:?}"));
         }
         log.stored_acks.insert(batch, appended.base_offset);
     }
