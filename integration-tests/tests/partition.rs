@@ -20,7 +20,7 @@ fn memory() -> Arc<dyn SegmentStore> {
 }
 
 fn texts(values: Vec<Bytes>) -> Vec<String> {
-    values.into_iter().map(|value| String::from_utf8(value.to_vec()).unwrap()).collect()
+    values.into_iter().map(|value| String::from_utf8_lossy(&value).into_owned()).collect()
 }
 
 fn numbered(count: usize) -> Vec<String> {

@@ -83,6 +83,9 @@ pub fn open(
     (PartitionHandle { mail, tail, status: status_receiver, max_batch_bytes }, driver.run(mailbox))
 }
 
+/// Where a writer is put when its file was created: events are plain data.
+type NewWriter = Arc<Mutex<Option<Arc<dyn SegmentWriter>>>>;
+
 struct Driver {
     machine: Machine,
     folder: FolderPath,
@@ -91,7 +94,7 @@ struct Driver {
     /// Calls on their way; each ends in an event.
     jobs: JoinSet<Event>,
     /// Writers of files being created, as they come.
-    creating: HashMap<FileId, Arc<Mutex<Option<Arc<dyn SegmentWriter>>>>>,
+    creating: HashMap<FileId, NewWriter>,
     /// Writers of files that are not closed yet.
     writers: HashMap<FileId, Arc<dyn SegmentWriter>>,
     /// The newest file written to: only its progress counts.

@@ -48,7 +48,6 @@ pub async fn keep_session(
 }
 
 /// Returns when another process has taken the node's place.
-
 async fn keep_open(
     meta: &dyn MetaService,
     request: &OpenSession,
