@@ -54,7 +54,9 @@ impl Follower {
                 TailRead::AtEnd if self.told != Some(bounds) => return Ok(self.event(self.next, Bytes::new())),
                 TailRead::AtEnd => self.wait().await,
                 // Too old for memory: the follower sees a gap and starts anew.
-                TailRead::File { .. } | TailRead::NotHeld => self.next = self.partition.tail().first_held(),
+                TailRead::File { .. } | TailRead::NotHeld | TailRead::Damaged => {
+                    self.next = self.partition.tail().first_held()
+                }
                 TailRead::OutOfRange if self.next < bounds.log_start => {
                     self.next = self.partition.tail().first_held();
                 }

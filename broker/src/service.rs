@@ -101,6 +101,10 @@ impl BrokerService for Service {
                 let message = "these records are in storage, or will be readable there soon";
                 return Err(ServiceError::not_applied(ErrorCode::Unavailable, message));
             }
+            TailRead::Damaged => {
+                let message = format!("the record at offset {} cannot be read: its file is damaged", request.offset);
+                return Err(ServiceError::not_applied(ErrorCode::Damaged, message));
+            }
             TailRead::OutOfRange => {
                 let PartitionBounds { log_start, high_watermark, .. } = handle.tail().bounds();
                 let message = format!("offset {} lies outside {log_start}..={high_watermark}", request.offset);

@@ -244,6 +244,10 @@ impl Driver {
                 self.writers.remove(&file);
                 self.tail.closed(file);
             }
+            Action::DamagedRange { file, range } => {
+                self.writers.remove(&file);
+                self.tail.damaged(file, range);
+            }
             Action::RollBegun(cause) => {
                 self.context.metrics.roll_begun(&cause);
                 tracing::info!(partition = %self.folder.partition, cause = cause.name(), ?cause, "rolling the segment");
@@ -272,7 +276,10 @@ impl Driver {
         self.context.metrics.written(parts.iter().map(|part| part.len() as u64).sum());
         if self.watched.as_ref().is_none_or(|watched| watched.file != file) {
             let durable = FIRST_BATCH_POSITION;
-            self.watched = Some(Watched { file, progress: writer.progress(), durable });
+            let mut progress = writer.progress();
+            // What happened before anybody watched is news, too.
+            progress.mark_changed();
+            self.watched = Some(Watched { file, progress, durable });
         }
         if let Err(error) = writer.append(parts) {
             // A refusal leaves a gap in the file, so it is as good as a failure, which the progress may tell as well.
@@ -297,6 +304,9 @@ impl Driver {
             }
             Action::ReadHead => {
                 self.jobs.spawn(async move { Event::HeadRead(meta.head(folder.partition).await) });
+            }
+            Action::ListGarbage => {
+                self.jobs.spawn(async move { Event::GarbageListed(meta.garbage(folder.partition).await) });
             }
             Action::ListFolder => {
                 self.jobs.spawn(async move { Event::Listed(store.list(folder).await.map_err(noted)) });
@@ -329,6 +339,7 @@ impl Driver {
             | Action::Write { .. }
             | Action::Publish(_)
             | Action::Closed { .. }
+            | Action::DamagedRange { .. }
             | Action::RollBegun(_)
             | Action::Alarm(_)
             | Action::Stopped(_) => unreachable!("not a call"),
@@ -352,10 +363,11 @@ impl Driver {
         let store = self.context.store.clone();
         let path = self.folder.segment(file);
         self.jobs.spawn(async move {
-            if let Err(error) = store.delete(path).await {
-                tracing::warn!(%path, %error, "an unused file was not deleted; the sweep will find it");
+            let result = store.delete(path).await;
+            if let Err(error) = &result {
+                tracing::warn!(%path, %error, "an unused file was not deleted");
             }
-            Event::Tick
+            Event::Discarded { file, deleted: result.is_ok() }
         });
     }
 }

@@ -17,6 +17,7 @@ mod claim;
 mod close;
 mod command_lane;
 mod event;
+mod garbage;
 mod judge;
 mod pending;
 mod roll;
@@ -112,6 +113,8 @@ impl Machine {
             Event::Created { file, result } => self.finish_create(file, result, now),
             Event::Progress { file, progress } => self.take_progress(file, &progress, now),
             Event::FileClosed { file, result } => self.finish_close(file, result, now),
+            Event::Discarded { file, deleted } => self.finish_discard(file, deleted, now),
+            Event::GarbageListed(result) => self.finish_garbage_listing(result, now),
             Event::Appends(appends) => self.take_appends(appends, now),
             Event::RollWanted => self.take_roll_wish(now),
             Event::StreamGone { stream } => self.gate.forget(|lane| lane.stream == stream),

@@ -8,6 +8,7 @@
 //! Invariants: everything here lies below the high watermark; the batches in memory are contiguous and end at it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bmq_proto::broker::PartitionBounds;
 use bmq_proto::{BytePosition, FileId, Offset};
@@ -34,6 +35,8 @@ struct Held {
     bytes: usize,
     /// Oldest first.
     unclosed: VecDeque<UnclosedRange>,
+    /// What nobody can read.
+    damaged: Vec<Range<Offset>>,
 }
 
 /// The part of a file below the high watermark, while nobody else can read it.
@@ -57,6 +60,8 @@ pub enum TailRead {
     AtEnd,
     /// The offset lies before everything that is held here.
     NotHeld,
+    /// The record is lost: its file cannot be read.
+    Damaged,
     /// The offset lies outside the log.
     OutOfRange,
 }
@@ -99,6 +104,13 @@ impl Tail {
         self.held.lock().unclosed.retain(|range| range.file != file);
     }
 
+    /// These records cannot be read any more.
+    pub fn damaged(&self, file: FileId, range: Range<Offset>) {
+        let mut held = self.held.lock();
+        held.unclosed.retain(|range| range.file != file);
+        held.damaged.push(range);
+    }
+
     /// Plans a read of at least one batch and about `max_bytes`.
     pub fn read(&self, offset: Offset, max_bytes: usize) -> TailRead {
         let held = self.held.lock();
@@ -109,7 +121,9 @@ impl Tail {
         if offset == bounds.high_watermark {
             return TailRead::AtEnd;
         }
-        held.read_batches(offset, max_bytes).or_else(|| held.read_file(offset)).unwrap_or(TailRead::NotHeld)
+        let here = held.read_batches(offset, max_bytes).or_else(|| held.read_file(offset));
+        let lost = held.damaged.iter().any(|range| range.contains(&offset));
+        here.unwrap_or(if lost { TailRead::Damaged } else { TailRead::NotHeld })
     }
 
     /// The first offset in memory, or the high watermark if nothing is.

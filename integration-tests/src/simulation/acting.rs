@@ -83,7 +83,11 @@ impl World {
             Action::Discard(file) => self.call_store(id, StoreCall::Delete(file)),
             Action::Reply { token, reply } => self.reply(id, token.0, reply),
             Action::Publish(published) => self.show(partition, published),
-            Action::Closed { .. } => {}
+            Action::ListGarbage => {
+                let hop = self.env.hop();
+                self.env.after(hop, Happening::ListGarbage { machine: id, partition });
+            }
+            Action::Closed { .. } | Action::DamagedRange { .. } => {}
             Action::RollBegun(cause) => self.env.coverage.hit(roll_name(&cause)),
             Action::Alarm(message) => self.take_alarm(partition, &message),
             Action::Stopped(reason) => self.stopped(id, &reason),
@@ -227,7 +231,7 @@ pub fn failed(call: &StoreCall) -> Option<Event> {
         StoreCall::Scan(_) => Some(Event::Scanned(Err(fault()))),
         StoreCall::Create { file, .. } => Some(Event::Created { file: *file, result: Err(fault()) }),
         StoreCall::Close { segment, .. } => Some(Event::FileClosed { file: segment.file, result: Err(fault()) }),
-        StoreCall::Delete(_) => None,
+        StoreCall::Delete(file) => Some(Event::Discarded { file: *file, deleted: false }),
     }
 }
 
@@ -246,6 +250,8 @@ fn action_name(action: &Action) -> &'static str {
         Action::Reply { .. } => "action: reply",
         Action::Publish(_) => "action: publish",
         Action::Closed { .. } => "action: closed",
+        Action::ListGarbage => "action: list garbage",
+        Action::DamagedRange { .. } => "action: damaged range",
         Action::RollBegun(_) => "action: roll begun",
         Action::Alarm(_) => "action: alarm",
         Action::Stopped(_) => "action: stopped",

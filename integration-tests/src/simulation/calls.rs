@@ -26,7 +26,7 @@ impl World {
             return;
         }
         let lost = match &call {
-            StoreCall::Create { .. } | StoreCall::Delete(_) => None,
+            StoreCall::Create { .. } => None,
             call => failed(call),
         };
         let event = self.execute(machine, partition, call);
@@ -62,7 +62,7 @@ impl World {
                     self.env.violated(|| format!("file {file} is deleted while a record names it"));
                 }
                 self.store.delete(key(file), &mut self.env);
-                return None;
+                Event::Discarded { file, deleted: true }
             }
         })
     }
@@ -151,6 +151,16 @@ impl World {
         };
         let hop = self.env.hop();
         self.env.after(hop, Happening::Event(machine, Event::HeadRead(result)));
+    }
+
+    pub fn list_garbage(&mut self, machine: MachineId, partition: usize) {
+        let result = if self.env.now < self.meta.down_until {
+            Err(ServiceError::not_applied(ErrorCode::Unavailable, "the metadata service is away"))
+        } else {
+            Ok(self.meta.partitions[partition].records.garbage.values().copied().collect())
+        };
+        let hop = self.env.hop();
+        self.env.after(hop, Happening::Event(machine, Event::GarbageListed(result)));
     }
 
     pub fn take_command(&mut self, machine: MachineId, command: PartitionCommand, answered: bool) {

@@ -135,6 +135,8 @@ pub const EXPECTED: &[&str] = &[
     "action: reply",
     "action: publish",
     "action: closed",
+    "action: list garbage",
+    "action: damaged range",
     "action: alarm",
     "action: roll begun",
     "action: stopped",

@@ -57,6 +57,10 @@ pub enum Happening {
         machine: MachineId,
         partition: usize,
     },
+    ListGarbage {
+        machine: MachineId,
+        partition: usize,
+    },
     /// A broker's watch shows what is wanted.
     IntentSeen {
         node: usize,

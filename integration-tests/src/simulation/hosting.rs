@@ -297,6 +297,8 @@ fn event_name(event: &Event) -> &'static str {
         Event::Created { .. } => "created",
         Event::Progress { .. } => "progress",
         Event::FileClosed { .. } => "file closed",
+        Event::Discarded { .. } => "discarded",
+        Event::GarbageListed(_) => "garbage listed",
         Event::Appends(_) => "appends",
         Event::RollWanted => "roll wanted",
         Event::StreamGone { .. } => "stream gone",

@@ -130,6 +130,7 @@ impl World {
             Happening::RecoveryEnds(key) => self.end_recovery(key),
             Happening::Command { machine, command, answered } => self.take_command(machine, command, answered),
             Happening::ReadHead { machine, partition } => self.take_head_read(machine, partition),
+            Happening::ListGarbage { machine, partition } => self.list_garbage(machine, partition),
             Happening::IntentSeen { node, partition, wanted, version } => {
                 self.see_intent(node, partition, wanted, version);
             }

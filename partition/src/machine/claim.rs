@@ -14,6 +14,7 @@ use bmq_proto::meta::{Checkpoint, PartitionCommandKind, PartitionHead, Partition
 use bmq_proto::{BytePosition, Epoch, FileId, ServiceError};
 use bmq_storage::{FenceOutcome, FoundFile};
 
+use super::close::damaged_range;
 use super::event::ScanRequest;
 use super::serve::Serving;
 use super::timer::STORE_RETRY;
@@ -308,8 +309,10 @@ impl Machine {
         let mut serving = Serving::new(&view.head, &report, now);
         serving.producers_are_complete = !files.values().any(unread) && report.damaged.is_empty();
         let failed = |file: &FileId| files.get(file) == Some(&FileState::Failed);
-        serving.take_over(segments, &report, failed);
+        let unreadable = serving.take_over(segments, &report, failed);
         self.out.push(Action::Publish(serving.bounds_only()));
+        self.out.extend(unreadable.iter().filter_map(damaged_range));
+        self.out.push(Action::ListGarbage);
         self.phase = Phase::Serving(Box::new(serving));
         self.begin_closing(now);
     }

@@ -37,15 +37,24 @@ impl Serving {
         Action::CloseFile { segment: closing.segment.clone(), index: closing.index.clone(), earlier }
     }
 
-    /// Takes over what older owners left sealed, and what recovery itself has just sealed.
-    pub fn take_over(&mut self, segments: Vec<SegmentRecord>, report: &ScanReport, failed: impl Fn(&FileId) -> bool) {
+    /// Takes over what older owners left sealed, and what recovery itself has just sealed. Returns the sealed segments
+    /// that cannot be read.
+    pub fn take_over(
+        &mut self,
+        segments: Vec<SegmentRecord>,
+        report: &ScanReport,
+        failed: impl Fn(&FileId) -> bool,
+    ) -> Vec<SegmentRecord> {
+        let mut unreadable = Vec::new();
         let damaged = |file: &FileId| report.damaged.iter().any(|(damaged, _)| damaged == file);
         for mut segment in segments {
             if let Some(open) = report.open.as_ref().filter(|open| open.file == segment.file) {
                 segment.state = bmq_proto::meta::SegmentState::Sealed { end: open.end };
             }
             let empty = segment.end().is_none_or(|end| end.offset == segment.base_offset);
-            if !segment.is_closed() && !empty && !failed(&segment.file) && !damaged(&segment.file) {
+            if segment.end().is_some() && (failed(&segment.file) || damaged(&segment.file)) {
+                unreadable.push(segment.clone());
+            } else if !segment.is_closed() && !empty {
                 let index = report.indexes.iter().find(|(file, _)| *file == segment.file);
                 let index = index.map(|(_, index)| index.clone());
                 self.closings.insert(segment.file, Closing::new(segment.clone(), index));
@@ -55,6 +64,7 @@ impl Serving {
         if self.producers_are_complete && self.closings.values().all(|closing| closing.index.is_some()) {
             self.earlier.clear();
         }
+        unreadable
     }
 }
 
@@ -81,9 +91,11 @@ impl Machine {
                 self.later(CLOSE_RETRY, again, now);
             }
             Err(fault @ (StoreFault::NotFound | StoreFault::Damaged(_))) => {
+                let segment = closing.segment.clone();
                 serving.closings.remove(&file);
                 let reason = format!("sealed file {file} cannot be closed, its range cannot be read: {fault:?}");
                 self.out.push(Action::Alarm(reason));
+                self.out.extend(damaged_range(&segment));
             }
         }
     }
@@ -93,17 +105,10 @@ impl Machine {
         serving.closings.remove(&file);
         self.out.push(Action::Closed { file });
     }
+}
 
-    pub(super) fn delete_garbage_if_due(&mut self, now: Now) {
-        let Phase::Serving(serving) = &mut self.phase else { return };
-        let epoch = serving.epoch;
-        serving.garbage.retain(|(at, file)| {
-            let due = *at <= now.monotonic;
-            if due {
-                self.out.push(Action::Discard(*file));
-                self.commands.submit(PartitionCommandKind::ForgetGarbage { epoch, file: *file });
-            }
-            !due
-        });
-    }
+/// Has readers of a sealed segment told that they wait in vain.
+pub(super) fn damaged_range(segment: &SegmentRecord) -> Option<Action> {
+    let end = segment.end()?;
+    Some(Action::DamagedRange { file: segment.file, range: segment.base_offset..end.offset })
 }

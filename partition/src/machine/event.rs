@@ -1,10 +1,11 @@
 //! What happens to a partition, and what it wants done.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bmq_common::clock::{Monotonic, WallMillis};
 use bmq_proto::broker::PartitionBounds;
-use bmq_proto::meta::{PartitionCommand, PartitionHead, PartitionView, SegmentEnd, SegmentRecord};
+use bmq_proto::meta::{GarbageRecord, PartitionCommand, PartitionHead, PartitionView, SegmentEnd, SegmentRecord};
 use bmq_proto::{BytePosition, Epoch, ErrorCode, FileId, Offset, ServiceError};
 use bmq_storage::ProducerSnapshot;
 use bmq_storage::{FenceOutcome, FoundFile, StoreError, WriterProgress};
@@ -71,6 +72,10 @@ pub enum Event {
     Progress { file: FileId, progress: WriterProgress },
     /// The result of [`Action::CloseFile`].
     FileClosed { file: FileId, result: Result<(), StoreFault> },
+    /// The result of [`Action::Discard`].
+    Discarded { file: FileId, deleted: bool },
+    /// The result of [`Action::ListGarbage`].
+    GarbageListed(Result<Vec<GarbageRecord>, ServiceError>),
     /// Batches to append, in order.
     Appends(Vec<Append>),
     /// A reader wants what lies in the open file and cannot be served otherwise.
@@ -105,14 +110,18 @@ pub enum Action {
     /// Close a sealed segment's file, check that it covers the end, and write its index. Without one, make it from the
     /// file and the `earlier` segments.
     CloseFile { segment: SegmentRecord, index: Option<IndexBytes>, earlier: Vec<SegmentRecord> },
-    /// A file of ours that no record names and none can name any more: abandon and delete it.
+    /// A file that no record names and none can name any more: abandon and delete it.
     Discard(FileId),
     /// Answer an append.
     Reply { token: ReplyToken, reply: AppendReply },
     /// Show batches and bounds to readers.
     Publish(Published),
-    /// Segments below this offset can be read from the store.
+    /// Read the partition's garbage records.
+    ListGarbage,
+    /// This file can be read from the store by everybody.
     Closed { file: FileId },
+    /// These records cannot be read, from whomever.
+    DamagedRange { file: FileId, range: Range<Offset> },
     /// For the log: a roll has begun.
     RollBegun(RollCause),
     /// A person must look.

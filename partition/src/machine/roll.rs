@@ -15,7 +15,7 @@ use bmq_storage::segment::FIRST_BATCH_POSITION;
 use bmq_storage::{FolderPath, SegmentPath};
 
 use super::close::Closing;
-use super::serve::{GARBAGE_DELAY, OpenFile, Serving};
+use super::serve::{OpenFile, Serving};
 use super::{Action, Machine, Now, Phase, StoreFault};
 use crate::mutant::{self, Mutant};
 
@@ -98,7 +98,7 @@ impl Serving {
     pub fn retire(&mut self, open: OpenFile, now: Now) {
         let end = self.seal_end(&open);
         if end.offset == open.base_offset {
-            self.garbage.push((now.monotonic + GARBAGE_DELAY, open.file));
+            self.garbage.add(open.file, now);
             return;
         }
         let segment = SegmentRecord {

@@ -1,7 +1,6 @@
 //! Serving: take batches in, hand them to the writer, move the high watermark, answer.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use bmq_common::clock::Monotonic;
 use bmq_proto::broker::{AckLevel, Appended, PartitionBounds};
@@ -14,6 +13,7 @@ use bytes::Bytes;
 
 use super::close::Closing;
 use super::event::PublishedBatch;
+use super::garbage::Garbage;
 use super::pending::{Pending, PendingBatch, Waiting};
 use super::roll::{Roll, RollCause};
 use super::{Action, Machine, Now, Phase, Published, ScanReport};
@@ -44,8 +44,7 @@ pub(super) struct Serving {
     pub closings: BTreeMap<FileId, Closing>,
     /// Segments before the closing ones, for indexes that have to be made from scratch.
     pub earlier: Vec<SegmentRecord>,
-    /// Files without records and when they may be deleted.
-    pub garbage: Vec<(Monotonic, FileId)>,
+    pub garbage: Garbage,
     /// When the last rolls were, for the cap.
     pub rolls: VecDeque<Monotonic>,
     /// Files that failed before anything was durable in them, in a row.
@@ -110,7 +109,7 @@ impl Serving {
             sealing: false,
             closings: BTreeMap::new(),
             earlier: Vec::new(),
-            garbage: Vec::new(),
+            garbage: Garbage::default(),
             rolls: VecDeque::new(),
             failures: 0,
             last_wished_roll: None,
@@ -313,7 +312,7 @@ impl Serving {
     }
 
     pub fn next_deadline(&self, config: &PartitionConfig) -> Option<Monotonic> {
-        let mut deadlines: Vec<Monotonic> = self.garbage.iter().map(|(at, _)| *at).collect();
+        let mut deadlines: Vec<Monotonic> = self.garbage.next_deadline().into_iter().collect();
         let writable = self.open.as_ref().is_some_and(|open| !open.frozen);
         deadlines.extend(self.checkpoint_at(config).filter(|_| writable));
         if let Some(roll) = &self.roll {
@@ -365,6 +364,3 @@ impl Machine {
         self.continue_release(now);
     }
 }
-
-/// How long a file that no record names any more is kept, longer than any read may take.
-pub(super) const GARBAGE_DELAY: Duration = Duration::from_secs(60);
