@@ -31,7 +31,7 @@ fn misspelt_keys_are_told_what_they_might_be() -> Result<()> {
     check("[broker.partition]\nsegment_byte = 1", &["segment_byte`", "did you mean", "segment_bytes`?"])?;
     check("[proxy.fetch]\nmax_byte = \"1MiB\"", &["max_byte`", "did you mean", "max_bytes`?"])?;
     let set = ["standalone", "--set", "brokr.node_id=2"];
-    assert_refused("", &set, &[], &["`brokr.node_id`", "did you mean `broker`?"])?;
+    assert_refused("", &set, &[], &["brokr.node_id", "did you mean `broker`?"])?;
     let environment = [("BMQ_BROKER__NODE_IDD", "2")];
     assert_refused("", &standalone, &environment, &["BMQ_BROKER__NODE_IDD", "did you mean"])
 }

@@ -49,7 +49,7 @@ async fn load_and_kill(standalone: Standalone, known: &mut Vec<(u64, u32, u64)>,
     let producer = client.producer(ProducerConfig { delivery_timeout: timeout, ..ProducerConfig::default() })?;
     let mut standalone = Some(standalone);
     let mut under_way: std::collections::VecDeque<(u64, Delivery)> = Default::default();
-    let (mut next, mut acked) = (round << 32, 0);
+    let (mut next, mut acked, mut failed) = (round << 32, 0, 0);
     while standalone.is_some() || !under_way.is_empty() {
         while standalone.is_some() && under_way.len() < UNDER_WAY {
             let id = id(next);
@@ -58,9 +58,12 @@ async fn load_and_kill(standalone: Standalone, known: &mut Vec<(u64, u32, u64)>,
             next += 1;
         }
         let (number, delivery) = under_way.pop_front().context("something is under way")?;
-        if let Ok(metadata) = delivery.await {
-            known.push((number, metadata.partition, metadata.offset));
-            acked += 1;
+        match delivery.await {
+            Ok(metadata) => {
+                known.push((number, metadata.partition, metadata.offset));
+                acked += 1;
+            }
+            Err(_) => failed += 1,
         }
         if acked >= ACKED_BEFORE
             && let Some(standalone) = standalone.take()
@@ -68,5 +71,7 @@ async fn load_and_kill(standalone: Standalone, known: &mut Vec<(u64, u32, u64)>,
             standalone.kill()?;
         }
     }
+    println!("round {round}: {acked} acknowledged, {failed} under way at the kill");
+    ensure!(failed > 0, "nothing was under way at the kill");
     Ok(())
 }
