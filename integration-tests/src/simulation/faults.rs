@@ -75,7 +75,7 @@ impl Faults {
             sync_fails_after: some([2, 10, 30]),
             sync_hangs: if local { 0 } else { some([2, 10, 30]) },
             // Long enough for a fence to fall into it.
-            sync_slow: some(if local { [50, 200, 500] } else { [10, 50, 150] }),
+            sync_slow: some(if local { [100, 300, 600] } else { [10, 50, 150] }),
             create_fails: some([30, 100, 400]),
             create_leaves_file: some([20, 60, 200]),
             create_slow: some([30, 100, 300]),

@@ -96,6 +96,11 @@ impl ModelFile {
     /// Bytes of a group reach the file, all of them or, if the sync is to fail, some.
     pub fn land(&mut self, dice: &mut Dice) {
         let Some(group) = &mut self.in_flight else { return };
+        if self.state == FileState::Closed && self.end_mark.is_some() {
+            // A local disk takes them, behind the marked end, where they do not count.
+            group.landed = matches!(group.fate, SyncFate::Works | SyncFate::FailsAfter);
+            return;
+        }
         let refused = self.state == FileState::Closed || (self.fenced && self.end_mark.is_none() && dice.chance(500));
         if refused {
             return;

@@ -152,8 +152,11 @@ impl ModelStore {
         let first = end == bytes.len() || end == SEGMENT_HEADER_LEN + bytes.len();
         let fate = sync_fate(first, env);
         let slow = env.strikes(|faults| faults.sync_slow, "fault: sync slow");
-        let sync = if slow { env.dice.between(20 * MS, 800 * MS) } else { env.dice.between(MS, 8 * MS) };
-        let land = env.dice.between(MS / 10, sync);
+        // On a slow local disk a whole takeover may fall between a sync's begin and the moment when its bytes land.
+        let slowest = if self.local { 3000 * MS } else { 800 * MS };
+        let sync = if slow { env.dice.between(20 * MS, slowest) } else { env.dice.between(MS, 8 * MS) };
+        let soonest = if slow && self.local { sync / 2 } else { MS / 10 };
+        let land = env.dice.between(soonest, sync);
         match self.files.get_mut(&key) {
             Some(file) => {
                 let fenced_before = file.fenced;
