@@ -161,6 +161,7 @@ impl Machine {
             return;
         }
         let start_at = serving.next_roll_at(self.setup.config.rolls_per_minute, now);
+        serving.rolls.push_back(start_at);
         let roll = Roll { candidates: Vec::new(), start_at: Some(start_at), registering: None, no_space: None };
         serving.roll = Some(roll);
         self.out.push(Action::RollBegun(cause));
@@ -174,7 +175,6 @@ impl Machine {
             return;
         }
         roll.start_at = None;
-        serving.rolls.push_back(now.monotonic);
         let candidates = if serving.failures > 0 { 2 } else { 1 };
         for _ in 0..candidates {
             let file = FileId { epoch: serving.epoch, nonce: self.nonces.next() };
@@ -200,10 +200,9 @@ impl Machine {
                 if roll.candidates.is_empty() && roll.registering.is_none() {
                     let doublings = serving.failures.min(8);
                     let wait = (FIRST_CREATE_RETRY * 2u32.pow(doublings)).min(LONGEST_CREATE_RETRY);
-                    let allowed = serving.next_roll_at(self.setup.config.rolls_per_minute, now);
-                    if let Some(roll) = &mut serving.roll {
-                        roll.start_at = Some(allowed.max(now.monotonic + wait));
-                    }
+                    // The wait bounds the tries of one roll; the cap is for rolls, and counting tries would have the
+                    // partition stand still long after the store is well again.
+                    roll.start_at = Some(now.monotonic + wait);
                 }
                 self.out.push(Action::Discard(file));
                 self.tell_no_space();
