@@ -92,13 +92,12 @@ impl Report {
         }
     }
 
-    /// A strike at a moment when no answer was outstanding does not count, and is known only afterwards, from the journal:
-    /// each fault must have others.
+    /// A strike at a moment when no answer was outstanding does not count, which is known only afterwards, from the journal.
+    /// Most must have counted.
     pub fn require_outstanding_answers(&self) -> Result<()> {
-        for fault in Fault::ALL {
-            let counted = self.outcomes.iter().filter(|outcome| outcome.counts_for(fault)).count();
-            ensure!(counted > 0, "no answer was outstanding at any strike of {}", fault.name());
-        }
+        let counted = self.outcomes.iter().filter(|outcome| outcome.outstanding > 0).count();
+        let all = self.outcomes.len();
+        ensure!(2 * counted > all, "answers were outstanding at only {counted} of {all} strikes");
         Ok(())
     }
 }
