@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "bmq/internal/v1/records.proto",
         "bmq/internal/v1/meta.proto",
         "bmq/internal/v1/broker.proto",
+        "bmq/internal/v1/coordinator.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;

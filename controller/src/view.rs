@@ -100,7 +100,7 @@ impl Records {
                 return Touched::Brokers;
             }
             MetaChange::SessionGone(NodeKind::Controller, _) => return Touched::ControllerGone,
-            MetaChange::SessionGone(NodeKind::Proxy, _) => return Touched::Nothing,
+            MetaChange::SessionGone(NodeKind::Proxy | NodeKind::Coordinator, _) => return Touched::Nothing,
             MetaChange::Intent(partition, intent) => {
                 self.set_intent(partition, Some(intent.node));
                 return Touched::Intent(partition);

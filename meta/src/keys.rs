@@ -103,6 +103,7 @@ fn kind_name(kind: NodeKind) -> &'static str {
         NodeKind::Broker => "broker",
         NodeKind::Proxy => "proxy",
         NodeKind::Controller => "controller",
+        NodeKind::Coordinator => "coordinator",
     }
 }
 

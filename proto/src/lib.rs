@@ -4,6 +4,7 @@
 //! hold an `Arc<dyn Trait>`, which is the service itself in one process and a gRPC client across processes.
 
 pub mod broker;
+pub mod coordinator;
 pub mod error;
 pub mod ids;
 pub mod meta;

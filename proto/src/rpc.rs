@@ -16,6 +16,7 @@ mod broker_client;
 mod broker_server;
 mod command;
 mod connection;
+mod coordinator;
 mod decode;
 mod dial;
 mod listener;
@@ -36,6 +37,7 @@ mod testing;
 
 pub use broker_client::{BrokerClient, BrokerClientConfig};
 pub use broker_server::broker_server;
+pub use coordinator::{CoordinatorClient, CoordinatorClientConfig, coordinator_server};
 pub use decode::DecodeError;
 pub use dial::{channel, check_address, connect};
 pub use listener::{Limits, ServeError, serve};

@@ -36,6 +36,16 @@ pub struct TopicRecord {
 }
 
 impl TopicRecord {
+    /// Whether it holds a service's state; only tools may look at it.
+    pub fn is_internal(&self) -> bool {
+        self.name == crate::coordinator::GROUPS_TOPIC
+    }
+
+    /// The kind of node that owns its partitions.
+    pub fn owner_kind(&self) -> NodeKind {
+        if self.is_internal() { NodeKind::Coordinator } else { NodeKind::Broker }
+    }
+
     /// The topic's partitions in order.
     pub fn partition_ids(&self) -> impl Iterator<Item = crate::TopicPartition> + use<> {
         let topic = self.id;
@@ -49,6 +59,7 @@ pub enum NodeKind {
     Broker,
     Proxy,
     Controller,
+    Coordinator,
 }
 
 /// A node that is alive, as far as its lease says. Never a reason to allow or refuse a write.

@@ -143,6 +143,7 @@ impl From<NodeKind> for pb::NodeKind {
             NodeKind::Broker => pb::NodeKind::Broker,
             NodeKind::Proxy => pb::NodeKind::Proxy,
             NodeKind::Controller => pb::NodeKind::Controller,
+            NodeKind::Coordinator => pb::NodeKind::Coordinator,
         }
     }
 }
@@ -153,6 +154,7 @@ pub(super) fn node_kind(field: &'static str, number: i32) -> Result<NodeKind, De
         Ok(pb::NodeKind::Broker) => Ok(NodeKind::Broker),
         Ok(pb::NodeKind::Proxy) => Ok(NodeKind::Proxy),
         Ok(pb::NodeKind::Controller) => Ok(NodeKind::Controller),
+        Ok(pb::NodeKind::Coordinator) => Ok(NodeKind::Coordinator),
         Ok(pb::NodeKind::Unspecified) | Err(_) => Err(invalid(field, number, "1, 2 or 3")),
     }
 }

@@ -52,7 +52,7 @@ fn owners() -> impl Strategy<Value = Owner> {
 }
 
 fn kinds() -> impl Strategy<Value = NodeKind> {
-    prop_oneof![Just(NodeKind::Broker), Just(NodeKind::Proxy), Just(NodeKind::Controller)]
+    prop_oneof![Just(NodeKind::Broker), Just(NodeKind::Proxy), Just(NodeKind::Controller), Just(NodeKind::Coordinator)]
 }
 
 fn topics() -> impl Strategy<Value = TopicRecord> {

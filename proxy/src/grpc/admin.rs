@@ -138,6 +138,7 @@ fn node_message(session: SessionRecord) -> v1::Node {
         NodeKind::Broker => "broker",
         NodeKind::Proxy => "proxy",
         NodeKind::Controller => "controller",
+        NodeKind::Coordinator => "coordinator",
     };
     v1::Node { kind: kind.to_owned(), node_id: session.node.0, address: session.address }
 }

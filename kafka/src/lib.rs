@@ -1,0 +1,1 @@
+//! The Kafka wire protocol without IO: bytes in, bytes out.
