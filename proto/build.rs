@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "bmq/internal/v1/meta.proto",
         "bmq/internal/v1/broker.proto",
         "bmq/internal/v1/coordinator.proto",
+        "bmq/internal/v1/group_records.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;

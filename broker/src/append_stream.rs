@@ -9,14 +9,12 @@ use std::sync::Arc;
 use bmq_common::clock::SharedClock;
 use bmq_common::shutdown::Shutdown;
 use bmq_partition::append::not_owner;
-use bmq_partition::{AppendMail, Gate, Lane, ReplySink, ValidatedBatch};
+use bmq_partition::{AppendMail, Gate, Hosting, Lane, ReplySink};
 use bmq_proto::broker::{AppendAnswer, AppendItem};
 use bmq_proto::{Happened, TopicPartition};
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-
-use crate::hosting::Hosting;
 
 /// Answers sent in one message.
 const ANSWERS_AT_ONCE: usize = 256;
@@ -76,7 +74,9 @@ impl AppendStreamTask {
         let wanted = (item.batch.len() / PERMIT_BYTES + 1).min(self.permits);
         let permit = self.room.clone().acquire_many_owned(wanted as u32).await.expect("the room is never closed");
         let reply = self.reply_sink(&item, permit);
-        if let Err(error) = self.gate.lock().check(&(item.channel, item.partition), item.generation) {
+        // A statement of its own: the lock must be free again before the answer, which takes it too.
+        let turn = self.gate.lock().check(&(item.channel, item.partition), item.generation);
+        if let Err(error) = turn {
             return reply(Err(error));
         }
         let Some(partition) = self.hosting.find(item.partition) else {
@@ -87,7 +87,7 @@ impl AppendStreamTask {
             generation: item.generation,
             epoch: item.epoch,
             ack: item.ack,
-            batch: ValidatedBatch::check(item.batch, partition.max_batch_bytes()),
+            batch: partition.check(item.batch, self.clock.wall()),
             reply,
         };
         partition.append(mail).await;
@@ -104,5 +104,47 @@ impl AppendStreamTask {
             // Nobody listens any more if the stream is gone.
             let _ = answers.send((AppendAnswer { id, result }, permit));
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bmq_common::clock::SystemClock;
+    use bmq_proto::broker::AckLevel;
+    use bmq_proto::{Epoch, ErrorCode, PartitionId, TopicId};
+    use bytes::Bytes;
+    use futures::StreamExt;
+
+    use super::*;
+
+    fn item(id: u64, generation: u32) -> AppendItem {
+        let partition = TopicPartition { topic: TopicId([1; 16]), partition: PartitionId(0) };
+        let batch = Bytes::from_static(b"not looked at");
+        AppendItem { id, channel: 1, generation, partition, epoch: Epoch(1), ack: AckLevel::Stored, batch }
+    }
+
+    #[tokio::test]
+    async fn after_a_refusal_a_lane_is_refused_until_a_higher_generation_and_everything_is_answered() {
+        let (answers, received) = mpsc::unbounded_channel();
+        let task = AppendStreamTask {
+            stream: 1,
+            hosting: Hosting::default(),
+            clock: SystemClock::shared(),
+            room: Arc::new(Semaphore::new(16)),
+            permits: 16,
+            answers,
+            gate: Arc::default(),
+        };
+        let (items, items_receiver) = mpsc::channel(1);
+        items.send(vec![item(1, 0), item(2, 0), item(3, 1), item(4, 1)]).await.unwrap();
+        drop(items);
+        tokio::spawn(task.run(items_receiver, Shutdown::new()));
+        let answered = answer_stream(received).concat();
+        let answers = tokio::time::timeout(Duration::from_secs(10), answered).await.expect("the task goes on");
+        let codes: Vec<_> = answers.into_iter().map(|answer| (answer.id, answer.result.unwrap_err().code)).collect();
+        let expected = [ErrorCode::NotOwner, ErrorCode::OutOfTurn, ErrorCode::NotOwner, ErrorCode::OutOfTurn];
+        assert_eq!(codes, (1..=4).zip(expected).collect::<Vec<_>>());
     }
 }

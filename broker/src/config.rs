@@ -6,7 +6,6 @@ use bmq_common::byte_size::ByteSize;
 use bmq_common::human_duration::HumanDuration;
 use bmq_partition::PartitionConfig;
 use bmq_proto::meta::MIN_SESSION_TTL;
-use bmq_proto::topic_config::TopicSettings;
 use serde::{Deserialize, Serialize};
 
 /// How a broker behaves.
@@ -58,20 +57,4 @@ impl BrokerConfig {
         }
         self.partition.validate()
     }
-}
-
-/// A topic's partitions follow the broker's settings but for what the topic sets itself.
-pub fn partition_config(base: &PartitionConfig, topic: &TopicSettings) -> PartitionConfig {
-    let mut config = base.clone();
-    if let Some(bytes) = topic.segment_bytes {
-        config.segment_bytes = ByteSize(bytes);
-    }
-    if let Some(age) = topic.segment_age {
-        config.segment_age = HumanDuration(age);
-    }
-    if let Some(bytes) = topic.max_batch_bytes {
-        config.max_batch_bytes = ByteSize(bytes);
-        config.buffer_bytes = ByteSize(config.buffer_bytes.0.max(bytes));
-    }
-    config
 }

@@ -58,7 +58,7 @@ impl Follower {
                     self.next = self.partition.tail().first_held()
                 }
                 TailRead::OutOfRange if self.next < bounds.log_start => {
-                    self.next = self.partition.tail().first_held();
+                    self.next = self.partition.tail().first_held().max(bounds.log_start);
                 }
                 TailRead::OutOfRange => {
                     let message =

@@ -4,10 +4,8 @@
 //! partitions' heads.
 
 mod append_stream;
-mod assignment;
 pub mod config;
 mod follow;
-mod hosting;
 mod open_file_read;
 mod server;
 mod service;

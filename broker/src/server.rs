@@ -10,15 +10,13 @@ use bmq_common::readiness::Readiness;
 use bmq_common::rng::Random;
 use bmq_common::shutdown::Shutdown;
 use bmq_common::tasks::Tasks;
-use bmq_partition::{PartitionContext, PartitionMetrics};
+use bmq_partition::{Hosting, PartitionContext, PartitionMetrics, Reconciler, ReconcilerSetup};
 use bmq_proto::broker::BrokerService;
 use bmq_proto::meta::{MetaService, NodeKind, OpenSession, Owner, SessionEnd, keep_session};
 use bmq_proto::{Incarnation, NodeId, ServiceError};
 use bmq_storage::SegmentStore;
 
-use crate::assignment::Assignment;
 use crate::config::BrokerConfig;
-use crate::hosting::{Hosting, Reconciler};
 use crate::service::Service;
 
 /// How long tasks may take to end once everything was released.
@@ -57,6 +55,7 @@ impl Server {
             clock: components.clock.clone(),
             random: components.random.clone(),
             metrics: PartitionMetrics::register(&components.metrics),
+            compactions: Default::default(),
         };
         let hosting = Hosting::default();
         // Its own shutdown: partitions are released first, then the rest of the broker's tasks is told to end.
@@ -81,14 +80,16 @@ impl Server {
     /// Runs until shutdown begins, then releases every partition in good order.
     pub async fn run(self, shutdown: Shutdown) {
         let readiness = &self.components.readiness;
-        let reconciler = Reconciler {
-            assignment: Assignment::new(self.context.me, self.config.handover_wait.0),
+        let reconciler = Reconciler::new(ReconcilerSetup {
+            kind: NodeKind::Broker,
+            handover_wait: self.config.handover_wait.0,
             hosting: self.hosting.clone(),
             context: self.context.clone(),
             config: self.config.partition.clone(),
             tasks: self.tasks.clone(),
             ready: readiness.register("broker metadata"),
-        };
+            started: None,
+        });
         let reconciling = Shutdown::new();
         self.tasks.spawn("broker reconciler", reconciler.run(reconciling.clone()));
         let request = OpenSession {
@@ -96,6 +97,7 @@ impl Server {
             node: self.context.me.node,
             incarnation: self.context.me.incarnation,
             address: self.config.advertised_address.clone(),
+            endpoints: Default::default(),
             time_to_live: self.config.session_ttl.0,
         };
         let (meta, random) = (self.components.meta.clone(), self.components.random.clone());

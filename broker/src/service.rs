@@ -7,15 +7,17 @@ use async_trait::async_trait;
 use bmq_common::clock::SharedClock;
 use bmq_common::tasks::Tasks;
 use bmq_partition::append::not_owner;
-use bmq_partition::{PartitionHandle, TailRead};
-use bmq_proto::broker::{AppendStream, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream};
+use bmq_partition::{Hosting, PartitionHandle, TailRead};
+use bmq_proto::broker::{
+    ActiveProducer, AppendStream, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream, TimeHint, TimeSearch,
+};
+use bmq_proto::record_batch::ProducerKey;
 use bmq_proto::{ClusterId, Epoch, ErrorCode, FileId, Offset, ServiceError, TopicId, TopicPartition};
-use bmq_storage::{FolderPath, SegmentStore};
+use bmq_storage::{FolderPath, ProducerEntry, SegmentStore};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::append_stream::{AppendStreamTask, answer_stream, permits_of};
-use crate::hosting::Hosting;
 use crate::{follow, open_file_read};
 
 /// Messages of a stream that may wait for its task.
@@ -120,6 +122,33 @@ impl BrokerService for Service {
 
     async fn follow(&self, partition: TopicPartition, epoch: Epoch, from: Offset) -> Result<TailStream, ServiceError> {
         Ok(follow::follow(self.at_epoch(partition, epoch)?, epoch, from))
+    }
+
+    async fn delete_records(
+        &self,
+        partition: TopicPartition,
+        epoch: Epoch,
+        before: Offset,
+    ) -> Result<Offset, ServiceError> {
+        self.at_epoch(partition, epoch)?.delete_records(before).await
+    }
+
+    async fn offset_for_time(
+        &self,
+        partition: TopicPartition,
+        epoch: Epoch,
+        search: TimeSearch,
+    ) -> Result<Option<TimeHint>, ServiceError> {
+        Ok(self.at_epoch(partition, epoch)?.tail().find_time(search))
+    }
+
+    async fn producers(&self, partition: TopicPartition, epoch: Epoch) -> Result<Vec<ActiveProducer>, ServiceError> {
+        let active = |entry: ProducerEntry| ActiveProducer {
+            key: ProducerKey { id: entry.producer_id, epoch: entry.producer_epoch },
+            last_sequence: entry.batches.last().map_or(-1, |batch| batch.last_sequence),
+            last_timestamp_ms: entry.last_timestamp_ms,
+        };
+        Ok(self.at_epoch(partition, epoch)?.producers().await?.entries.into_iter().map(active).collect())
     }
 
     async fn delete_topic_data(&self, topic: TopicId) -> Result<(), ServiceError> {

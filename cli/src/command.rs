@@ -5,6 +5,8 @@ mod broker;
 mod cluster;
 mod consume;
 mod controller;
+mod coordinator;
+mod group;
 mod local_cluster;
 mod meta;
 mod produce;
@@ -26,6 +28,8 @@ pub enum Command {
     Produce(produce::Arguments),
     Consume(consume::Arguments),
     #[command(subcommand)]
+    Group(group::Command),
+    #[command(subcommand)]
     Cluster(cluster::Command),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -42,6 +46,10 @@ pub enum Command {
     ///
     /// Owns partitions: takes their records and writes them to the store.
     Broker(SettingsArguments),
+    /// Run a coordinator
+    ///
+    /// Owns consumer groups and the offsets that they have committed.
+    Coordinator(SettingsArguments),
     /// Run a proxy
     ///
     /// Serves clients: forwards what they produce to the brokers, and answers what they read.
@@ -58,12 +66,14 @@ impl Command {
             Command::Topic(command) => topic::run(server, command).await,
             Command::Produce(arguments) => produce::run(server, arguments).await,
             Command::Consume(arguments) => consume::run(server, arguments).await,
+            Command::Group(command) => group::run(server, command).await,
             Command::Cluster(command) => cluster::run(server, command).await,
             Command::Bench(command) => bench::run(server, command).await,
             Command::LocalCluster(arguments) => local_cluster::run(arguments).await,
             Command::Meta(arguments) => meta::run(arguments).await,
             Command::Controller(arguments) => controller::run(arguments).await,
             Command::Broker(arguments) => broker::run(arguments).await,
+            Command::Coordinator(arguments) => coordinator::run(arguments).await,
             Command::Proxy(arguments) => proxy::run(arguments).await,
         }
     }
@@ -72,7 +82,12 @@ impl Command {
     fn is_service(&self) -> bool {
         matches!(
             self,
-            Command::Standalone(_) | Command::Meta(_) | Command::Controller(_) | Command::Broker(_) | Command::Proxy(_)
+            Command::Standalone(_)
+                | Command::Meta(_)
+                | Command::Controller(_)
+                | Command::Broker(_)
+                | Command::Coordinator(_)
+                | Command::Proxy(_)
         )
     }
 }

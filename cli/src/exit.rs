@@ -11,7 +11,7 @@ pub const SUCCESS: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// What was typed or configured makes no sense.
 pub const USAGE: u8 = 2;
-/// No such topic, partition or offset.
+/// No such topic, partition, offset or group.
 pub const NOT_FOUND: u8 = 3;
 /// The server did not answer, or not in time: trying again may help.
 pub const UNAVAILABLE: u8 = 4;
@@ -26,7 +26,7 @@ Exit codes:
   0    done
   1    failed
   2    wrong usage or configuration
-  3    no such topic, partition or offset
+  3    no such topic, partition, offset or group
   4    no answer, too late, or busy: try again
   5    refused by the server: trying again will not help
   130  interrupted";
@@ -88,7 +88,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 fn code_of_error_code(code: ErrorCode) -> u8 {
     match code {
-        ErrorCode::UnknownTopic | ErrorCode::UnknownPartition | ErrorCode::OutOfRange => NOT_FOUND,
+        ErrorCode::UnknownTopic | ErrorCode::UnknownPartition | ErrorCode::UnknownGroup | ErrorCode::OutOfRange => {
+            NOT_FOUND
+        }
         ErrorCode::NotOwner | ErrorCode::Busy | ErrorCode::OutOfTurn | ErrorCode::Unavailable | ErrorCode::Timeout => {
             UNAVAILABLE
         }
@@ -96,6 +98,7 @@ fn code_of_error_code(code: ErrorCode) -> u8 {
         | ErrorCode::InvalidBatch
         | ErrorCode::MessageTooLarge
         | ErrorCode::TopicExists
+        | ErrorCode::GroupInUse
         | ErrorCode::OutOfOrderSequence
         | ErrorCode::ProducerFenced
         | ErrorCode::Unsupported => REFUSED,

@@ -3,6 +3,7 @@
 mod command;
 mod exit;
 mod output;
+mod point_in_time;
 mod process;
 mod server;
 
@@ -24,7 +25,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "bmq", version, after_help = exit::HELP)]
 struct Arguments {
-    /// The server that topic, produce, consume, cluster and bench talk to
+    /// The server that topic, produce, consume, group, cluster and bench talk to
     #[arg(
         long,
         global = true,
@@ -77,11 +78,26 @@ mod tests {
         check("topic list --server 127.0.0.1:1", true);
         check("topic list --server 127.0.0.1", false);
         check("topic delete orders", true);
+        check("topic create orders --dry-run", true);
+        check("topic alter orders --partitions 6 --config a=b --delete-config c --dry-run", true);
+        check("topic alter orders", false);
+        check("group list -o json", true);
+        check("group describe billing", true);
+        check("group seek billing --to-earliest --dry-run -o json", true);
+        check("group seek billing --topic orders --partition 2 --to-offset 1000 --force", true);
+        check("group seek billing --to-time 15m-ago", true);
+        check("group seek billing", false);
+        check("group seek billing --to-latest --to-earliest", false);
+        check("group seek billing --partition 2 --to-latest", false);
+        check("group delete billing", true);
         check("produce orders --file f --ack memory --compression zstd --partition 1 --key-separator |", true);
         check("consume orders --from 17 --partition 1 --until-end --max 3 -o json", true);
         check("cluster describe -o json", true);
         check("bench produce --record-size 1KiB --partitions 4 --rate 10 --duration 1s --metrics a:1,b:2", true);
-        check("local-cluster --brokers 3 --proxies 2 --etcd a:1,b:2 --store hdfs://n:1/r -o json --dir d", true);
+        check(
+            "local-cluster --brokers 3 --coordinators 2 --proxies 2 --etcd a:1,b:2 --store hdfs://n:1/r -o json --dir d",
+            true,
+        );
         check("broker --config f --print-config", true);
         check("topic create orders --config a", false);
         check("consume orders --from 1x", false);

@@ -8,6 +8,8 @@
 pub mod announcement;
 pub mod brokers;
 pub mod child;
+pub mod coordinators;
+mod kept_clients;
 pub mod settings;
 pub mod store;
 
@@ -22,10 +24,12 @@ use anyhow::{Context, bail};
 use bmq_common::telemetry::{LogConfig, init_logs};
 use bmq_common::{Metrics, OpsServer, Random, Readiness, SharedClock, Shutdown, SystemClock, Tasks, wait_for_signal};
 use bmq_proto::rpc::{Limits, serve};
+use bmq_proxy::KafkaListener;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tracing::{error, info, warn};
 
+use self::settings::ListenerSettings;
 use self::store::OpenStore;
 use crate::exit::Interrupted;
 
@@ -190,6 +194,22 @@ impl Health {
 pub async fn unfailing(service: impl Future<Output = ()>) -> Result<(), Infallible> {
     service.await;
     Ok(())
+}
+
+/// Binds the ports for Kafka clients.
+pub async fn bind_kafka(listeners: &[ListenerSettings]) -> anyhow::Result<Vec<KafkaListener>> {
+    let mut bound = Vec::with_capacity(listeners.len());
+    for ListenerSettings { name, address, advertised } in listeners {
+        let socket = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for Kafka clients"))?;
+        let advertised = match advertised {
+            Some(advertised) => advertised.clone(),
+            None => socket.local_addr()?.to_string(),
+        };
+        bound.push(KafkaListener { name: name.clone(), socket, advertised });
+    }
+    Ok(bound)
 }
 
 /// Binds a port for gRPC; port 0 takes a free one.

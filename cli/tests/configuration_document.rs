@@ -55,9 +55,13 @@ fn documented(service: &str) -> BTreeSet<String> {
     let services = services_by_section();
     let mut keys = BTreeSet::new();
     for table in tables().iter().filter(|table| table[0][0].starts_with("key")) {
-        let section = names(table[0][0]).next().map_or_else(String::new, |section| format!("{section}."));
-        for key in table[1..].iter().flat_map(|row| names(row[0])) {
-            let key = format!("{section}{key}");
+        let sections: Vec<_> = names(table[0][0]).map(|section| format!("{section}.")).collect();
+        let sections = if sections.is_empty() { vec![String::new()] } else { sections };
+        let keys_in = |section: &String| {
+            let section = section.clone();
+            table[1..].iter().flat_map(|row| names(row[0])).map(move |key| format!("{section}{key}"))
+        };
+        for key in sections.iter().flat_map(keys_in) {
             let having = services.get(key.split('.').next().unwrap()).unwrap_or_else(|| panic!("whose is {key}?"));
             if having.contains(&service) {
                 assert!(keys.insert(key.clone()), "{key} stands there twice");
@@ -82,9 +86,11 @@ fn printed(service: &str) -> BTreeSet<String> {
         command.env_remove(name);
     }
     command.args([service, "--print-config"]);
-    if services_by_section()["grpc"].contains(&service) {
-        // Without a value it is not printed.
-        command.args(["--set", "grpc.advertised=127.0.0.1:1"]);
+    for section in ["grpc", "kafka"] {
+        if services_by_section()[section].contains(&service) {
+            // Without a value it is not printed.
+            command.args(["--set", &format!("{section}.advertised=127.0.0.1:1")]);
+        }
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{service}: {}", String::from_utf8_lossy(&output.stderr));
@@ -95,7 +101,7 @@ fn printed(service: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_setting_is_documented_and_every_documented_one_can_be_set() {
-    for service in ["standalone", "meta", "controller", "broker", "proxy"] {
+    for service in ["standalone", "meta", "controller", "broker", "coordinator", "proxy"] {
         let (documented, printed) = (documented(service), printed(service));
         let missing: Vec<_> = printed.difference(&documented).collect();
         let gone: Vec<_> = documented.difference(&printed).collect();

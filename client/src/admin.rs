@@ -1,4 +1,8 @@
-//! Topics, partitions' bounds, and the cluster.
+//! Topics, partitions' bounds, consumer groups, and the cluster.
+
+mod groups;
+
+pub use groups::{GroupDescription, Seek, SeekTo};
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,6 +27,19 @@ pub struct TopicDescription {
     pub topic: Topic,
     /// Its partitions, in order.
     pub partitions: Vec<PartitionInfo>,
+}
+
+/// What shall become of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TopicChanges {
+    /// How many partitions it shall have; as many as now without it. They are never taken away.
+    pub partitions: Option<u32>,
+    /// Settings and their new values.
+    pub set_config: BTreeMap<String, String>,
+    /// Settings that go back to their defaults.
+    pub delete_config: Vec<String>,
+    /// Check everything, change nothing.
+    pub validate_only: bool,
 }
 
 /// The cluster and the nodes that are alive.
@@ -53,8 +70,28 @@ impl Admin {
         partitions: u32,
         config: BTreeMap<String, String>,
     ) -> Result<Topic, Error> {
-        let request = v1::CreateTopicRequest { name: name.to_owned(), partitions, config };
+        let request = v1::CreateTopicRequest { name: name.to_owned(), partitions, config, validate_only: false };
         answer(self.admin.clone().create_topic(request)).await
+    }
+
+    /// Says whether such a topic could be created now, without creating it: `Ok` or the error that would come.
+    pub async fn validate_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        config: BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let request = v1::CreateTopicRequest { name: name.to_owned(), partitions, config, validate_only: true };
+        read(self.admin.clone().create_topic(request)).await?;
+        Ok(())
+    }
+
+    /// Changes a topic; all is checked before anything is changed. Returns the topic as it is then, or would be.
+    pub async fn alter_topic(&self, name: &str, changes: TopicChanges) -> Result<Topic, Error> {
+        let TopicChanges { partitions, set_config, delete_config, validate_only } = changes;
+        let name = name.to_owned();
+        let request = v1::AlterTopicRequest { name, partitions, set_config, delete_config, validate_only };
+        answer(self.admin.clone().alter_topic(request)).await
     }
 
     /// Deletes a topic and its records, beginning now. `UnknownTopic` if there is none.
@@ -81,6 +118,18 @@ impl Admin {
     pub async fn list_offsets(&self, topic: &str, partitions: &[u32]) -> Result<Vec<PartitionBounds>, Error> {
         let request = v1::ListOffsetsRequest { topic: topic.to_owned(), partitions: partitions.to_vec() };
         Ok(read(self.messaging.clone().list_offsets(request)).await?.partitions)
+    }
+
+    /// The first records with a timestamp (milliseconds since 1970) or a later one; of all partitions if none is named.
+    pub async fn find_offsets(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        timestamp_ms: i64,
+    ) -> Result<Vec<v1::FoundOffset>, Error> {
+        let partitions = partitions.to_vec();
+        let request = v1::FindOffsetsRequest { topic: topic.to_owned(), partitions, timestamp_ms };
+        Ok(read(self.messaging.clone().find_offsets(request)).await?.partitions)
     }
 
     /// The cluster's id and its nodes.

@@ -42,6 +42,8 @@ pub enum StartAt {
     Earliest,
     /// Records that become visible from now on.
     Latest,
+    /// The first record with this timestamp, in milliseconds since 1970, or a later one; like `Latest` if there is none.
+    Timestamp(i64),
 }
 
 /// One partition to read, and where to begin.

@@ -24,7 +24,7 @@ mod record;
 #[cfg(test)]
 mod testing;
 
-pub use admin::{Admin, ClusterDescription, TopicDescription};
+pub use admin::{Admin, ClusterDescription, GroupDescription, Seek, SeekTo, TopicChanges, TopicDescription};
 pub use client::Client;
 pub use consumer::{Bounds, Consumer, ConsumerConfig, StartAt, Subscription};
 pub use error::Error;
@@ -34,4 +34,6 @@ pub use record::{ConsumerRecord, Header, Record};
 /// What went wrong: the names are listed in `docs/ERRORS.md`.
 pub use bmq_proto::ErrorCode;
 /// Answers of the admin client.
-pub use bmq_proto::v1::{Node, PartitionBounds, PartitionInfo, Topic};
+pub use bmq_proto::v1::{
+    GroupListing, GroupMember, GroupOffsetChange, GroupPartition, Node, PartitionBounds, PartitionInfo, Topic,
+};

@@ -391,6 +391,7 @@ impl Messaging for Glue {
                 position::At::Offset(offset) => offset,
                 position::At::Earliest(_) => bounds.log_start,
                 position::At::Latest(_) => bounds.high_watermark,
+                position::At::TimestampMs(_) => panic!("the SDK asks for offsets first"),
             };
             if offset > bounds.high_watermark {
                 let error = ServiceError::not_applied(ErrorCode::OutOfRange, "above the high watermark");
@@ -431,6 +432,20 @@ impl Messaging for Glue {
         let partitions = if partitions.is_empty() { (0..count).collect() } else { partitions };
         let partitions = partitions.into_iter().map(|partition| self.0.bounds(&topic, partition)).collect();
         Ok(Response::new(v1::ListOffsetsResponse { partitions }))
+    }
+
+    /// Every record is as old as its offset says.
+    async fn find_offsets(
+        &self,
+        request: Request<v1::FindOffsetsRequest>,
+    ) -> Result<Response<v1::FindOffsetsResponse>, Status> {
+        let v1::FindOffsetsRequest { topic, partitions, timestamp_ms } = request.into_inner();
+        let find = |partition| {
+            let end = self.0.bounds(&topic, partition).high_watermark;
+            let offset = u64::try_from(timestamp_ms).unwrap_or(0).min(end);
+            v1::FoundOffset { partition, offset, timestamp_ms: (offset < end).then_some(timestamp_ms) }
+        };
+        Ok(Response::new(v1::FindOffsetsResponse { partitions: partitions.into_iter().map(find).collect() }))
     }
 }
 

@@ -171,5 +171,6 @@ impl Deletion {
 fn is_owned(records: &Records, topic: TopicId) -> bool {
     let range = Records::range_of(topic);
     let mut owners = records.owners.range(range.clone());
-    records.intents.range(range).next().is_some() || owners.any(|(_, owner)| records.is_alive(owner))
+    records.intents.range(range).next().is_some()
+        || owners.any(|(partition, owner)| records.is_alive(*partition, owner))
 }

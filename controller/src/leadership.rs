@@ -70,6 +70,7 @@ impl Leadership {
                 node: self.node,
                 incarnation,
                 address: String::new(),
+                endpoints: Default::default(),
                 time_to_live: self.session_time,
             };
             match self.meta.open_session(request).await {

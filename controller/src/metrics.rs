@@ -12,6 +12,8 @@ pub struct ControllerMetrics {
     held_term: Gauge,
     usable_brokers: Gauge,
     held_brokers: Gauge,
+    usable_coordinators: Gauge,
+    held_coordinators: Gauge,
     unplaced_partitions: Gauge,
     deleting_topics: Gauge,
     written_intents: Counter,
@@ -26,7 +28,9 @@ impl ControllerMetrics {
             held_term: gauge("held_term", "The term this controller holds, 0 on standby"),
             usable_brokers: gauge("usable_brokers", "Brokers that have a session"),
             held_brokers: gauge("held_brokers", "Brokers that are gone and may yet return to what they have"),
-            unplaced_partitions: gauge("unplaced_partitions", "Partitions for which there is no broker"),
+            usable_coordinators: gauge("usable_coordinators", "Coordinators that have a session"),
+            held_coordinators: gauge("held_coordinators", "Coordinators that are gone and may yet return"),
+            unplaced_partitions: gauge("unplaced_partitions", "Partitions for which there is no node"),
             deleting_topics: gauge("deleting_topics", "Topics under deletion"),
             written_intents: counter("written_intents", "Intents set or removed"),
             failed_steps: counter("failed_steps", "Steps that failed and are tried again"),
@@ -41,6 +45,8 @@ impl ControllerMetrics {
         let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.usable_brokers, figures.usable_brokers);
         set(&self.held_brokers, figures.held_brokers);
+        set(&self.usable_coordinators, figures.usable_coordinators);
+        set(&self.held_coordinators, figures.held_coordinators);
         set(&self.unplaced_partitions, figures.unplaced_partitions);
         set(&self.deleting_topics, figures.deleting_topics);
     }

@@ -1,27 +1,28 @@
-//! The plan: from topics, intents and brokers to the intents that must change. Pure and deterministic.
+//! The plan: from topics, intents and nodes to the intents that must change. Pure and deterministic.
 //!
 //! Invariants of a plan:
-//! * a partition of an active topic whose broker is usable or held stays where it is;
-//! * a new place is always a usable broker, and of those one with the fewest partitions of the topic, then with the
-//!   fewest in all. So a topic is spread within one over the brokers that were there when it was placed, also after
+//! * internal topics are placed on coordinators, all others on brokers, and neither kind counts for the other;
+//! * a partition of an active topic whose node is usable or held stays where it is;
+//! * a new place is always a usable node, and of those one with the fewest partitions of the topic, then with the
+//!   fewest in all. So a topic is spread within one over the nodes that were there when it was placed, also after
 //!   some of them died, and so are many topics of one partition;
 //! * what belongs to no active topic has no intent;
 //! * nothing moves for the sake of balance alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bmq_proto::meta::{TopicRecord, TopicState};
+use bmq_proto::meta::{NodeKind, TopicRecord, TopicState};
 use bmq_proto::{NodeId, PartitionId, TopicId, TopicPartition};
 
-/// Which broker shall own each partition.
+/// Which node shall own each partition.
 pub type Intents = BTreeMap<TopicPartition, NodeId>;
 
 /// One intent to write; without a node the intent is removed.
 pub type IntentChange = (TopicPartition, Option<NodeId>);
 
-/// The brokers, as far as placing goes. The sets are disjoint; every other broker counts as dead.
+/// The nodes of one kind, as far as placing goes. The sets are disjoint; every other node counts as dead.
 #[derive(Clone, Copy, Debug)]
-pub struct Brokers<'a> {
+pub struct Nodes<'a> {
     /// May be given partitions.
     pub usable: &'a BTreeSet<NodeId>,
     /// Gone, but may yet return: keep what they have, get nothing.
@@ -33,31 +34,55 @@ pub struct Brokers<'a> {
 pub struct Plan {
     /// What gets an owner that answers comes first: moves, then new partitions, then removals.
     pub changes: Vec<IntentChange>,
-    /// Partitions that have no usable or held broker, because there is none.
+    /// Partitions that have no usable or held node, because there is none.
     pub unplaced: usize,
 }
 
-/// Plans the changes that lead from `intents` to what `topics` and `brokers` ask for.
-pub fn plan(topics: &BTreeMap<TopicId, TopicRecord>, intents: &Intents, brokers: Brokers<'_>) -> Plan {
-    let mut places = Places::new(intents, brokers);
-    let (mut moved, mut placed, mut unplaced) = (Vec::new(), Vec::new(), 0);
-    for topic in topics.values().filter(|topic| topic.state == TopicState::Active) {
-        places.begin_topic(topic.partition_ids().filter_map(|partition| intents.get(&partition)));
-        for partition in topic.partition_ids() {
-            let now = intents.get(&partition);
-            if now.is_some_and(|node| brokers.usable.contains(node) || brokers.held.contains(node)) {
-                continue;
-            }
-            match (places.take_best(), now) {
-                (None, _) => unplaced += 1,
-                (Some(node), Some(_)) => moved.push((partition, Some(node))),
-                (Some(node), None) => placed.push((partition, Some(node))),
+/// Plans the changes that lead from `intents` to what `topics` and the nodes ask for.
+pub fn plan(
+    topics: &BTreeMap<TopicId, TopicRecord>,
+    intents: &Intents,
+    brokers: Nodes<'_>,
+    coordinators: Nodes<'_>,
+) -> Plan {
+    let mut placing = Placing::default();
+    placing.place(NodeKind::Broker, brokers, topics, intents);
+    placing.place(NodeKind::Coordinator, coordinators, topics, intents);
+    let unwanted = intents.keys().filter(|partition| !is_wanted(topics, **partition));
+    let removed = unwanted.map(|partition| (*partition, None));
+    let Placing { moved, placed, unplaced } = placing;
+    Plan { changes: moved.into_iter().chain(placed).chain(removed).collect(), unplaced }
+}
+
+#[derive(Default)]
+struct Placing {
+    moved: Vec<IntentChange>,
+    placed: Vec<IntentChange>,
+    unplaced: usize,
+}
+
+impl Placing {
+    /// Places the partitions of the active topics that belong to one kind of node.
+    fn place(&mut self, kind: NodeKind, nodes: Nodes<'_>, topics: &BTreeMap<TopicId, TopicRecord>, intents: &Intents) {
+        let of_kind = |topic: &&TopicRecord| topic.state == TopicState::Active && topic.owner_kind() == kind;
+        let is_of_kind = |topic: &TopicId| topics.get(topic).is_some_and(|topic| topic.owner_kind() == kind);
+        let carried = intents.iter().filter(|(partition, _)| is_of_kind(&partition.topic)).map(|(_, node)| node);
+        let mut places = Places::new(carried, nodes);
+        for topic in topics.values().filter(of_kind) {
+            places.begin_topic(topic.partition_ids().filter_map(|partition| intents.get(&partition)));
+            for partition in topic.partition_ids() {
+                let now = intents.get(&partition);
+                if now.is_some_and(|node| nodes.usable.contains(node) || nodes.held.contains(node)) {
+                    continue;
+                }
+                match (places.take_best(), now) {
+                    (None, _) => self.unplaced += 1,
+                    (Some(node), Some(_)) => self.moved.push((partition, Some(node))),
+                    (Some(node), None) => self.placed.push((partition, Some(node))),
+                }
             }
         }
     }
-    let unwanted = intents.keys().filter(|partition| !is_wanted(topics, **partition));
-    let removed = unwanted.map(|partition| (*partition, None));
-    Plan { changes: moved.into_iter().chain(placed).chain(removed).collect(), unplaced }
 }
 
 fn is_wanted(topics: &BTreeMap<TopicId, TopicRecord>, partition: TopicPartition) -> bool {
@@ -66,7 +91,7 @@ fn is_wanted(topics: &BTreeMap<TopicId, TopicRecord>, partition: TopicPartition)
     topic.is_some_and(|topic| topic.state == TopicState::Active && number < topic.partitions)
 }
 
-/// What each usable broker has to carry.
+/// What each usable node has to carry.
 struct Places {
     carried: BTreeMap<NodeId, Carried>,
 }
@@ -79,9 +104,9 @@ struct Carried {
 }
 
 impl Places {
-    fn new(intents: &Intents, brokers: Brokers<'_>) -> Self {
-        let mut carried: BTreeMap<_, _> = brokers.usable.iter().map(|node| (*node, Carried::default())).collect();
-        for node in intents.values() {
+    fn new<'a>(carried_by: impl Iterator<Item = &'a NodeId>, nodes: Nodes<'_>) -> Self {
+        let mut carried: BTreeMap<_, _> = nodes.usable.iter().map(|node| (*node, Carried::default())).collect();
+        for node in carried_by {
             if let Some(carried) = carried.get_mut(node) {
                 carried.in_all += 1;
             }
@@ -99,7 +124,7 @@ impl Places {
         }
     }
 
-    /// The broker for the topic's next partition, which is then counted; none without brokers.
+    /// The node for the topic's next partition, which is then counted; none without nodes.
     fn take_best(&mut self) -> Option<NodeId> {
         let (node, carried) = self.carried.iter_mut().min_by_key(|(node, carried)| (**carried, **node))?;
         carried.of_topic += 1;
@@ -137,7 +162,8 @@ mod tests {
     }
 
     fn planned(topics: &BTreeMap<TopicId, TopicRecord>, intents: &Intents, usable: &BTreeSet<NodeId>) -> Plan {
-        plan(topics, intents, Brokers { usable, held: &BTreeSet::new() })
+        let none = BTreeSet::new();
+        plan(topics, intents, Nodes { usable, held: &none }, Nodes { usable: &none, held: &none })
     }
 
     /// The most less the least that one of `nodes` carries.
@@ -208,9 +234,10 @@ mod tests {
         ) {
             let topics = topics_of(&counts);
             let held = &held - &usable;
-            let brokers = Brokers { usable: &usable, held: &held };
-            let plan = super::plan(&topics, &found, brokers);
-            prop_assert_eq!(&plan, &super::plan(&topics, &found, brokers));
+            let brokers = Nodes { usable: &usable, held: &held };
+            let plan_from = |found: &Intents| super::plan(&topics, found, brokers, brokers);
+            let plan = plan_from(&found);
+            prop_assert_eq!(&plan, &plan_from(&found));
             for (partition, node) in &plan.changes {
                 let kept = found.get(partition).is_some_and(|at| usable.contains(at) || held.contains(at));
                 prop_assert!(node.is_none() || !kept, "{} moved without need", partition);
@@ -220,7 +247,7 @@ mod tests {
             apply(&mut intents, &plan);
             let wanted: BTreeSet<_> = topics.values().flat_map(TopicRecord::partition_ids).collect();
             prop_assert_eq!(intents.keys().copied().collect::<BTreeSet<_>>(), wanted);
-            prop_assert_eq!(super::plan(&topics, &intents, brokers), Plan::default());
+            prop_assert_eq!(plan_from(&intents), Plan::default());
         }
     }
 
@@ -247,6 +274,26 @@ mod tests {
         let plan = planned(&topics_of(&[30, 4]), &intents, &usable);
         let of_first = plan.changes.iter().filter(|(_, node)| *node == Some(NodeId(1)));
         assert_eq!((plan.changes.len(), of_first.count()), (4, 2));
+    }
+
+    #[test]
+    fn internal_topics_go_to_coordinators_and_do_not_count_at_brokers() {
+        let user = topic(1, 2, TopicState::Active);
+        let name = bmq_proto::coordinator::GROUPS_TOPIC.to_owned();
+        let internal = TopicRecord { name, ..topic(2, 3, TopicState::Active) };
+        let topics = BTreeMap::from([(user.id, user.clone()), (internal.id, internal.clone())]);
+        let (none, brokers, coordinators) = (BTreeSet::new(), [1, 2].map(NodeId).into(), [1].map(NodeId).into());
+        let plan_with = |intents: &Intents, coordinators: &BTreeSet<NodeId>| {
+            let brokers = Nodes { usable: &brokers, held: &none };
+            super::plan(&topics, intents, brokers, Nodes { usable: coordinators, held: &none })
+        };
+        let mut intents = Intents::new();
+        let first = plan_with(&intents, &none);
+        assert_eq!((first.changes.len(), first.unplaced), (2, 3), "brokers are no place for an internal topic");
+        let second = plan_with(&intents, &coordinators);
+        apply(&mut intents, &second);
+        assert!(internal.partition_ids().all(|partition| intents[&partition] == NodeId(1)));
+        assert_eq!(unevenness(&brokers, user.partition_ids().map(|partition| &intents[&partition])), 0);
     }
 
     #[test]

@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bmq_common::Monotonic;
-use bmq_proto::meta::{SessionRecord, WatchEvent};
+use bmq_proto::meta::{NodeKind, SessionRecord, WatchEvent};
 use bmq_proto::{NodeId, Term, TopicId, TopicPartition};
 
 use crate::deletion::{Deletions, Due, PurgeOutcome};
 use crate::liveness::Liveness;
-use crate::planner::{self, Brokers, IntentChange};
+use crate::planner::{self, IntentChange, Nodes};
 use crate::view::{Records, Touched, View};
 
 /// The most intents of one write, so that a transaction stays small.
@@ -70,6 +70,8 @@ pub enum Action {
 pub struct Figures {
     pub usable_brokers: usize,
     pub held_brokers: usize,
+    pub usable_coordinators: usize,
+    pub held_coordinators: usize,
     pub unplaced_partitions: usize,
     pub deleting_topics: usize,
 }
@@ -79,7 +81,8 @@ pub struct Figures {
 pub struct State {
     retry_delay: Duration,
     view: View,
-    liveness: Liveness,
+    brokers: Liveness,
+    coordinators: Liveness,
     role: Role,
     deletions: Deletions,
     last_write: WriteId,
@@ -120,7 +123,8 @@ impl State {
         State {
             retry_delay,
             view: View::default(),
-            liveness: Liveness::new(session_time),
+            brokers: Liveness::new(session_time),
+            coordinators: Liveness::new(session_time),
             role: Role::Standby,
             deletions: Deletions::new(retry_delay),
             last_write: WriteId::default(),
@@ -143,7 +147,9 @@ impl State {
             Event::Purged { topic, outcome } => self.deletions.finish_purge(topic, outcome, now),
             Event::Tick => {}
         }
-        if self.liveness.pass_time(now) {
+        let fewer_brokers = self.brokers.pass_time(now);
+        let fewer_coordinators = self.coordinators.pass_time(now);
+        if fewer_brokers || fewer_coordinators {
             self.plan_anew();
         }
         self.decide(now, &mut actions);
@@ -156,25 +162,28 @@ impl State {
             return None;
         };
         let write = if let Write::DueAt(at) = active.write { Some(at) } else { None };
-        [write, self.liveness.next_release(), self.deletions.next_try(now)].into_iter().flatten().min()
+        let releases = [self.brokers.next_release(), self.coordinators.next_release()];
+        releases.into_iter().chain([write, self.deletions.next_try(now)]).flatten().min()
     }
 
     pub fn figures(&self) -> Figures {
         Figures {
-            usable_brokers: self.liveness.usable().len(),
-            held_brokers: self.liveness.held().len(),
+            usable_brokers: self.brokers.usable().len(),
+            held_brokers: self.brokers.held().len(),
+            usable_coordinators: self.coordinators.usable().len(),
+            held_coordinators: self.coordinators.held().len(),
             unplaced_partitions: self.unplaced,
             deleting_topics: self.deletions.len(),
         }
     }
 
     fn take_in(&mut self, events: Vec<WatchEvent>, now: Monotonic, actions: &mut Vec<Action>) {
-        let (mut topics, mut brokers, mut listed, mut controller_gone) = (false, false, false, false);
+        let (mut topics, mut nodes, mut listed, mut controller_gone) = (false, false, false, false);
         for event in events {
             match self.view.apply(event) {
                 Touched::Nothing | Touched::Owners => {}
                 Touched::Topics => topics = true,
-                Touched::Brokers => brokers = true,
+                Touched::Brokers | Touched::Coordinators => nodes = true,
                 Touched::Intent(partition) => self.see_intent(partition),
                 Touched::ControllerGone => controller_gone = true,
                 Touched::Everything => {
@@ -183,20 +192,31 @@ impl State {
                 }
             }
         }
-        let records = self.view.records();
-        if brokers || listed {
-            let sessions: BTreeSet<_> = records.brokers.keys().copied().collect();
-            self.liveness.observe(sessions, records.intents.values().copied(), now);
+        if nodes || listed {
+            self.observe_nodes(now);
         }
+        let records = self.view.records();
         if topics || listed {
             self.deletions.keep_only(records.topics.values());
         }
-        if topics || brokers {
+        if topics || nodes {
             self.plan_anew();
         }
         if controller_gone && matches!(self.role, Role::Standby) {
             actions.push(Action::TryForTerm);
         }
+    }
+
+    fn observe_nodes(&mut self, now: Monotonic) {
+        let records = self.view.records();
+        let named = |kind| {
+            let of_kind = move |partition: &TopicPartition| records.owner_kind(partition.topic) == kind;
+            records.intents.iter().filter(move |(partition, _)| of_kind(partition)).map(|(_, node)| *node)
+        };
+        let brokers: BTreeSet<_> = records.brokers.keys().copied().collect();
+        self.brokers.observe(brokers, named(NodeKind::Broker), now);
+        let coordinators: BTreeSet<_> = records.coordinators.keys().copied().collect();
+        self.coordinators.observe(coordinators, named(NodeKind::Coordinator), now);
     }
 
     /// A list is complete: whatever was known before is replaced.
@@ -267,8 +287,9 @@ impl State {
             Write::Settled | Write::InFlight { .. } => false,
         };
         if is_due {
-            let brokers = Brokers { usable: self.liveness.usable(), held: self.liveness.held() };
-            let plan = planner::plan(&records.topics, &records.intents, brokers);
+            let brokers = Nodes { usable: self.brokers.usable(), held: self.brokers.held() };
+            let coordinators = Nodes { usable: self.coordinators.usable(), held: self.coordinators.held() };
+            let plan = planner::plan(&records.topics, &records.intents, brokers, coordinators);
             self.unplaced = plan.unplaced;
             self.last_write.0 += 1;
             active.begin_write(self.last_write, plan.changes, actions);

@@ -15,6 +15,7 @@ use crate::planner::Intents;
 pub struct Records {
     pub topics: BTreeMap<TopicId, TopicRecord>,
     pub brokers: BTreeMap<NodeId, SessionRecord>,
+    pub coordinators: BTreeMap<NodeId, SessionRecord>,
     pub intents: Intents,
     /// Claims that were not released.
     pub owners: BTreeMap<TopicPartition, Owner>,
@@ -27,6 +28,7 @@ pub enum Touched {
     Nothing,
     Topics,
     Brokers,
+    Coordinators,
     Intent(TopicPartition),
     Owners,
     /// Another controller's session ended, so a term may be free.
@@ -78,9 +80,18 @@ impl Records {
         partition(0)..=partition(u32::MAX)
     }
 
-    /// Whether the broker that made a claim is still there: this very run of it.
-    pub fn is_alive(&self, owner: &Owner) -> bool {
-        self.brokers.get(&owner.node).is_some_and(|session| session.incarnation == owner.incarnation)
+    /// The kind of node that owns the partitions of a topic.
+    pub fn owner_kind(&self, topic: TopicId) -> NodeKind {
+        self.topics.get(&topic).map_or(NodeKind::Broker, TopicRecord::owner_kind)
+    }
+
+    /// Whether the node that claimed a partition is still there: this very run of it.
+    pub fn is_alive(&self, partition: TopicPartition, owner: &Owner) -> bool {
+        let nodes = match self.owner_kind(partition.topic) {
+            NodeKind::Coordinator => &self.coordinators,
+            _ => &self.brokers,
+        };
+        nodes.get(&owner.node).is_some_and(|session| session.incarnation == owner.incarnation)
     }
 
     fn set_intent(&mut self, partition: TopicPartition, node: Option<NodeId>) {
@@ -99,8 +110,12 @@ impl Records {
                 self.brokers.remove(&node);
                 return Touched::Brokers;
             }
+            MetaChange::SessionGone(NodeKind::Coordinator, node) => {
+                self.coordinators.remove(&node);
+                return Touched::Coordinators;
+            }
             MetaChange::SessionGone(NodeKind::Controller, _) => return Touched::ControllerGone,
-            MetaChange::SessionGone(NodeKind::Proxy | NodeKind::Coordinator, _) => return Touched::Nothing,
+            MetaChange::SessionGone(NodeKind::Proxy, _) => return Touched::Nothing,
             MetaChange::Intent(partition, intent) => {
                 self.set_intent(partition, Some(intent.node));
                 return Touched::Intent(partition);
@@ -116,11 +131,17 @@ impl Records {
     }
 
     fn apply_session(&mut self, session: SessionRecord) -> Touched {
-        if session.kind != NodeKind::Broker {
-            return Touched::Nothing;
+        match session.kind {
+            NodeKind::Broker => {
+                self.brokers.insert(session.node, session);
+                Touched::Brokers
+            }
+            NodeKind::Coordinator => {
+                self.coordinators.insert(session.node, session);
+                Touched::Coordinators
+            }
+            NodeKind::Proxy | NodeKind::Controller => Touched::Nothing,
         }
-        self.brokers.insert(session.node, session);
-        Touched::Brokers
     }
 
     /// Heads change with every roll, so a head that says nothing new about the owner touches nothing.
@@ -142,7 +163,13 @@ mod tests {
 
     fn session(kind: NodeKind, node: u32) -> MetaChange {
         let (node, incarnation) = (NodeId(node), Incarnation(7));
-        MetaChange::Session(SessionRecord { kind, node, incarnation, address: String::new() })
+        MetaChange::Session(SessionRecord {
+            kind,
+            node,
+            incarnation,
+            address: String::new(),
+            endpoints: Default::default(),
+        })
     }
 
     #[test]
@@ -166,8 +193,9 @@ mod tests {
         assert_eq!(view.apply(WatchEvent::Change(head(1))), Touched::Owners);
         assert_eq!(view.apply(WatchEvent::Change(head(2))), Touched::Nothing);
         assert_eq!(view.apply(WatchEvent::Change(session(NodeKind::Proxy, 1))), Touched::Nothing);
-        assert!(!view.records().is_alive(&owner));
+        assert_eq!(view.apply(WatchEvent::Change(session(NodeKind::Coordinator, 1))), Touched::Coordinators);
+        assert!(!view.records().is_alive(partition, &owner), "the topic is not a coordinator's");
         view.apply(WatchEvent::Change(session(NodeKind::Broker, 1)));
-        assert!(view.records().is_alive(&owner));
+        assert!(view.records().is_alive(partition, &owner));
     }
 }

@@ -11,7 +11,8 @@ use bmq_common::{Metrics, Random, Readiness, Shutdown, SystemClock};
 use bmq_controller::{ControllerComponents, ControllerConfig, Server};
 use bmq_meta::{MemoryStore, MetaServer, MetaServerConfig};
 use bmq_proto::broker::{
-    AppendStream, BrokerConnector, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream,
+    ActiveProducer, AppendStream, BrokerConnector, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream, TimeHint,
+    TimeSearch,
 };
 use bmq_proto::meta::{
     CreateTopic, MetaChange, MetaService, NodeKind, OpenSession, SessionId, SessionRecord, TopicConfig, WatchEvent,
@@ -58,6 +59,20 @@ impl BrokerService for Broker {
     async fn follow(&self, _at: TopicPartition, _epoch: Epoch, _from: Offset) -> Result<TailStream, ServiceError> {
         unsupported()
     }
+    async fn delete_records(&self, _at: TopicPartition, _epoch: Epoch, _to: Offset) -> Result<Offset, ServiceError> {
+        unsupported()
+    }
+    async fn offset_for_time(
+        &self,
+        _at: TopicPartition,
+        _epoch: Epoch,
+        _search: TimeSearch,
+    ) -> Result<Option<TimeHint>, ServiceError> {
+        unsupported()
+    }
+    async fn producers(&self, _at: TopicPartition, _epoch: Epoch) -> Result<Vec<ActiveProducer>, ServiceError> {
+        unsupported()
+    }
     async fn delete_topic_data(&self, topic: TopicId) -> Result<(), ServiceError> {
         self.deleted.send((self.node, topic)).expect("the test listens");
         Ok(())
@@ -99,6 +114,7 @@ impl Cluster {
             node: NodeId(node),
             incarnation: Incarnation(1),
             address: format!("127.0.0.1:{node}"),
+            endpoints: Default::default(),
             // Longer than any test, since nobody keeps it alive.
             time_to_live: Duration::from_secs(600),
         };

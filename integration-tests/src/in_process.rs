@@ -12,6 +12,7 @@ use bmq_meta::{MetaServer, MetaServerConfig, SharedStore};
 use bmq_partition::PartitionConfig;
 use bmq_proto::TopicPartition;
 use bmq_proto::broker::{BrokerConnector, BrokerService, PartitionBounds};
+use bmq_proto::coordinator::{CoordinatorConnector, CoordinatorService};
 use bmq_proto::meta::{MetaService, SessionRecord};
 use bmq_proto::rpc::{Limits, serve};
 use bmq_proxy::{ProxyComponents, ProxyConfig};
@@ -132,7 +133,9 @@ async fn start_proxy(
         meta: Arc::clone(meta) as Arc<dyn MetaService>,
         store,
         brokers,
+        coordinators: Arc::new(NoCoordinators),
         address: address.clone(),
+        kafka: Vec::new(),
         clock: around.clock.clone(),
         random: around.random.clone(),
         metrics: around.metrics.clone(),
@@ -146,6 +149,15 @@ async fn start_proxy(
     });
     tasks.spawn("proxy", server.run(tasks.shutdown().clone()));
     Ok((address, tasks))
+}
+
+/// Nothing here needs groups.
+struct NoCoordinators;
+
+impl CoordinatorConnector for NoCoordinators {
+    fn connect(&self, coordinator: &SessionRecord) -> Arc<dyn CoordinatorService> {
+        unreachable!("no coordinator runs here, but one has a session: {coordinator:?}")
+    }
 }
 
 /// The one broker of this process.

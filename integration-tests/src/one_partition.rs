@@ -15,8 +15,10 @@ use bmq_partition::{
     PartitionStatus, TailRead, ValidatedBatch,
 };
 use bmq_proto::broker::{AckLevel, Appended};
-use bmq_proto::meta::{CreateTopic, MetaService, NodeKind, OpenSession, Owner, PartitionView, TopicConfig};
-use bmq_proto::record_batch::{BatchBuilder, Codec, ProducerKey, RecordLimits, records, split_batches};
+use bmq_proto::meta::{
+    CreateTopic, GarbageRecord, MetaService, NodeKind, OpenSession, Owner, PartitionView, SegmentRecord, TopicConfig,
+};
+use bmq_proto::record_batch::{BatchBuilder, Codec, ProducerKey, Record, RecordLimits, records, split_batches};
 use bmq_proto::{ClusterId, Incarnation, NodeId, Offset, ServiceError, Term, TopicPartition};
 use bmq_storage::{FolderPath, SegmentStore};
 use bytes::Bytes;
@@ -53,6 +55,7 @@ impl OnePartition {
                 node: NodeId(1),
                 incarnation: Incarnation(1),
                 address: String::new(),
+                endpoints: Default::default(),
                 time_to_live: Duration::from_secs(600),
             })
             .await
@@ -84,6 +87,7 @@ impl OnePartition {
             clock: SystemClock::shared(),
             random: self.random.clone(),
             metrics: PartitionMetrics::register(&Metrics::new()),
+            compactions: Default::default(),
         };
         let (handle, task) = bmq_partition::open(context, self.partition, self.config.clone());
         self.tasks.spawn("partition", async move {
@@ -95,6 +99,11 @@ impl OnePartition {
     /// The partition's records in metadata.
     pub async fn view(&self) -> PartitionView {
         self.meta.partition(self.partition).await.expect("metadata answers")
+    }
+
+    /// Files that wait to be deleted.
+    pub async fn meta_garbage(&self) -> Vec<GarbageRecord> {
+        self.meta.garbage(self.partition).await.expect("metadata answers")
     }
 
     pub fn folder(&self) -> FolderPath {
@@ -123,6 +132,22 @@ impl OnePartition {
             values.extend(values_of(&bytes));
         }
         values
+    }
+
+    /// Every record that closed segments hold, in order: offset, key and value, read as `read_closed` does.
+    pub async fn read_closed_records(&self) -> Vec<Record> {
+        let mut found = Vec::new();
+        for segment in self.view().await.segments.into_iter().filter(SegmentRecord::is_closed) {
+            let end = segment.end().expect("a closed segment has an end").position;
+            let path = self.folder().segment(segment.file);
+            let bytes = self.store.read(path, segment.start_position, end).await.expect("a closed file is readable");
+            for batch in split_batches(&bytes) {
+                let (_, batch) = batch.expect("whole batches");
+                let opened = records(&batch, &RecordLimits::default()).expect("a readable batch");
+                found.extend(opened.map(|record| record.expect("a readable record")));
+            }
+        }
+        found
     }
 
     /// Ends all tasks.
@@ -178,6 +203,15 @@ fn build(value: &str, producer: Option<(ProducerKey, i32)>) -> Bytes {
     builder.append(1_000, None, Some(value.as_bytes()), &[]).expect("a small record fits");
     if let Some((key, sequence)) = producer {
         builder.set_producer(key, sequence);
+    }
+    builder.build()
+}
+
+/// A batch with a record for each key and value; without a value it deletes the key.
+pub fn batch_of_keys(pairs: &[(&str, Option<&str>)]) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::Lz4, 1_000);
+    for (key, value) in pairs {
+        builder.append(1_000, Some(key.as_bytes()), value.map(str::as_bytes), &[]).expect("a small record fits");
     }
     builder.build()
 }

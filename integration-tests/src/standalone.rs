@@ -16,6 +16,8 @@ pub struct Standalone {
     child: Child,
     /// `host:port` for clients.
     pub server: String,
+    /// `host:port` for Kafka clients.
+    pub kafka: String,
     /// `host:port` for operators.
     pub http: String,
     pub process: Process,
@@ -28,7 +30,7 @@ pub struct Standalone {
 pub fn command(data_dir: &Path, more: &[&str]) -> Result<Command> {
     let mut command = Command::new(bmq_binary::path()?);
     command.arg("standalone").arg("--data-dir").arg(data_dir);
-    command.args(["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]).args(more);
+    command.args(["--grpc", "127.0.0.1:0", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"]).args(more);
     Ok(command)
 }
 
@@ -49,9 +51,9 @@ impl Standalone {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().context("the output is piped")?);
         match read_welcome(&mut stdout) {
-            Ok((server, http)) => {
+            Ok(Addresses { server, kafka, http }) => {
                 let process = Process::find(child.id())?;
-                Ok(Self { child, server, http, process, log, _stdout: stdout })
+                Ok(Self { child, server, kafka, http, process, log, _stdout: stdout })
             }
             Err(error) => {
                 child.kill()?;
@@ -138,22 +140,29 @@ impl Drop for Standalone {
     }
 }
 
-/// The addresses for clients and for operators.
-fn read_welcome(stdout: &mut impl BufRead) -> Result<(String, String)> {
-    let (mut server, mut http) = (None, None);
+/// Where it said that it listens.
+struct Addresses {
+    server: String,
+    kafka: String,
+    http: String,
+}
+
+fn read_welcome(stdout: &mut impl BufRead) -> Result<Addresses> {
+    let (mut server, mut kafka, mut http) = (None, None, None);
     for line in stdout.lines() {
         let line = line?;
         let mut words = line.split_whitespace();
         match (words.next(), words.next()) {
             (Some("clients"), Some(address)) => server = Some(address.to_owned()),
+            (Some("Kafka"), Some(address)) => kafka = Some(address.to_owned()),
             (Some("operators"), Some(url)) => {
                 let address = url.trim_start_matches("http://");
                 http = Some(address.split('/').next().unwrap_or_default().to_owned());
             }
             _ => {}
         }
-        if let (Some(server), Some(http)) = (&server, &http) {
-            return Ok((server.clone(), http.clone()));
+        if let (Some(server), Some(kafka), Some(http)) = (&server, &kafka, &http) {
+            return Ok(Addresses { server: server.clone(), kafka: kafka.clone(), http: http.clone() });
         }
     }
     bail!("it ended before it said where it listens")

@@ -27,7 +27,7 @@ use strike::Fault;
 const TOPIC: &str = "kills";
 const PARTITIONS: u32 = 8;
 const DATANODES: usize = 5;
-const ROUNDS: usize = 1;
+const ROUNDS: usize = 2;
 
 /// For sealed files to be closed after everything was started anew.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(60);

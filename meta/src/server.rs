@@ -19,8 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bmq_common::{Metrics, Random, Shutdown, Tasks};
 use bmq_proto::meta::{
-    ClusterRecord, CreateTopic, GarbageRecord, MetaService, OpenSession, PartitionCommand, PartitionHead,
-    PartitionView, SessionId, SessionRecord, TopicRecord, WatchScope, WatchStream,
+    ClusterRecord, ConfigChanges, CreateTopic, GarbageRecord, MetaService, OpenSession, PartitionCommand,
+    PartitionHead, PartitionView, SessionId, SessionRecord, TopicRecord, WatchScope, WatchStream,
 };
 use bmq_proto::rpc::record::{StoredRecord, decode_record, encode_record};
 use bmq_proto::{ClusterId, ErrorCode, NodeId, Offset, ServiceError, Term, TopicId, TopicPartition};
@@ -148,6 +148,14 @@ impl MetaService for MetaServer {
 
     async fn delete_topic(&self, name: &str) -> Result<TopicRecord, ServiceError> {
         self.do_delete_topic(name).await
+    }
+
+    async fn alter_topic_config(&self, name: &str, changes: ConfigChanges) -> Result<TopicRecord, ServiceError> {
+        self.do_alter_topic_config(name, &changes).await
+    }
+
+    async fn add_partitions(&self, name: &str, total: u32) -> Result<TopicRecord, ServiceError> {
+        self.do_add_partitions(name, total).await
     }
 
     async fn purge_topic(&self, term: Term, topic: TopicId) -> Result<bool, ServiceError> {

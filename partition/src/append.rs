@@ -1,9 +1,18 @@
 //! A batch on its way into the partition, checked before it reaches the partition's single task.
 
+use bmq_common::clock::WallMillis;
 use bmq_proto::broker::{AckLevel, Appended};
-use bmq_proto::record_batch::{BatchHeader, BatchLimits, validate_produced};
+use bmq_proto::record_batch::{
+    BatchError, BatchHeader, BatchLimits, RecordLimits, TimestampType, check_keys, recompress, stamp_append_time,
+    state_max_timestamp, validate_produced,
+};
 use bmq_proto::{Epoch, ErrorCode, ServiceError};
 use bytes::Bytes;
+
+use crate::config::BatchRules;
+
+/// The most bytes that a batch's records may have while they are compressed anew.
+const MAX_DECOMPRESSED_BYTES: usize = 64 << 20;
 
 /// Finds the waiting caller again; the machine only carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +43,34 @@ impl ValidatedBatch {
         let header = validate_produced(&bytes, &BatchLimits { max_batch_bytes })
             .map_err(|error| ServiceError::not_applied(error.code(), error.to_string()))?;
         Ok(Self { header, bytes })
+    }
+
+    /// Makes the batch what the topic wants stored: compressed so, with the time of the append, and in any case with
+    /// its highest timestamp stated; refuses it if it lacks keys that are needed. This is the owner's to do: it alone
+    /// knows the topic's settings of the moment for certain, and every way into the log leads through it. What needs no
+    /// change is not copied.
+    pub fn made_to(self, rules: &BatchRules, max_batch_bytes: usize, now: WallMillis) -> Result<Self, ServiceError> {
+        let made = self.rewritten(rules, now).and_then(|made| match made.len() {
+            size if size > max_batch_bytes => Err(BatchError::TooLarge { size, max: max_batch_bytes }),
+            _ => Ok(made),
+        });
+        made.map_err(|error| ServiceError::not_applied(error.code(), error.to_string()))
+    }
+
+    fn rewritten(self, rules: &BatchRules, now: WallMillis) -> Result<Self, BatchError> {
+        let limits = RecordLimits { max_decompressed_bytes: MAX_DECOMPRESSED_BYTES, ..RecordLimits::default() };
+        let mut bytes = self.bytes;
+        if rules.keyed {
+            check_keys(&bytes, &limits)?;
+        }
+        if let Some(codec) = rules.compression {
+            bytes = recompress(&bytes, codec, MAX_DECOMPRESSED_BYTES)?;
+        }
+        bytes = match rules.timestamp_type {
+            TimestampType::LogAppend => stamp_append_time(bytes, now.0),
+            TimestampType::Create => state_max_timestamp(bytes, &limits)?,
+        };
+        Ok(Self { header: BatchHeader::parse(&bytes)?, bytes })
     }
 
     pub fn header(&self) -> &BatchHeader {

@@ -21,8 +21,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::append::{Append, ReplyToken};
+use crate::compaction::{self, CompactionSlots};
 use crate::config::PartitionConfig;
-use crate::handle::{AppendMail, Mail, PartitionHandle, PartitionStatus, ReplySink};
+use crate::handle::{AppendMail, DeletionReply, Mail, PartitionHandle, PartitionStatus, ReplySink};
 use crate::machine::{Action, Event, Machine, MachineSetup, Now, StopReason, StoreFault};
 use crate::metrics::PartitionMetrics;
 use crate::recovery_scan;
@@ -45,6 +46,8 @@ pub struct PartitionContext {
     pub clock: SharedClock,
     pub random: Random,
     pub metrics: PartitionMetrics,
+    /// Shared by the node's partitions.
+    pub compactions: CompactionSlots,
 }
 
 /// Makes a partition: a handle, and the task that must be run for it.
@@ -62,7 +65,8 @@ pub fn open(
         high_watermark: Default::default(),
     };
     let tail = Arc::new(Tail::new(nothing, config.tail_bytes.0 as usize));
-    let max_batch_bytes = config.max_batch_bytes.0 as usize;
+    let (settings, settings_receiver) = watch::channel(config.clone());
+    let store = context.store.properties();
     let setup =
         MachineSetup { cluster: context.cluster, partition, me: context.me, config, seed: context.random.next_u64() };
     let driver = Driver {
@@ -75,12 +79,15 @@ pub fn open(
         writers: HashMap::new(),
         watched: None,
         replies: HashMap::new(),
+        deletions: HashMap::new(),
+        settings: settings_receiver,
         next_token: 0,
         tail: tail.clone(),
         status,
         stopped: None,
     };
-    (PartitionHandle { mail, tail, status: status_receiver, max_batch_bytes }, driver.run(mailbox))
+    let config = Arc::new(settings);
+    (PartitionHandle { mail, tail, status: status_receiver, config, store }, driver.run(mailbox))
 }
 
 /// Where a writer is put when its file was created: events are plain data.
@@ -100,6 +107,10 @@ struct Driver {
     /// The newest file written to: only its progress counts.
     watched: Option<Watched>,
     replies: HashMap<ReplyToken, ReplySink>,
+    /// Who waits for records to be deleted.
+    deletions: HashMap<ReplyToken, DeletionReply>,
+    /// As the handles' holders want them.
+    settings: watch::Receiver<PartitionConfig>,
     next_token: u64,
     tail: Arc<Tail>,
     status: watch::Sender<PartitionStatus>,
@@ -129,6 +140,7 @@ impl Driver {
                 }
                 event = next_job(&mut self.jobs) => self.take_result(event),
                 () = next_progress(&mut self.watched) => self.take_progress(),
+                config = next_settings(&mut self.settings) => self.step(Event::Reconfigure(Box::new(config))),
                 () = sleep_until(deadline, &self.context.clock) => self.step(Event::Tick),
             }
         }
@@ -151,8 +163,20 @@ impl Driver {
         tracing::info!(partition = %self.folder.partition, ?reason, "partition stopped");
         self.status.send_replace(PartitionStatus::Stopped(reason.clone()));
         // What is being closed may still be closed; the rest has nobody who waits for it.
-        let _ = tokio::time::timeout(LAST_JOBS, async { while self.jobs.join_next().await.is_some() {} }).await;
+        let _ = tokio::time::timeout(LAST_JOBS, self.end_jobs()).await;
         reason
+    }
+
+    async fn end_jobs(&mut self) {
+        while let Some(ended) = self.jobs.join_next().await {
+            let Ok(Event::Compacted(report)) = ended else { continue };
+            for file in report.files() {
+                let path = self.folder.segment(file);
+                if let Err(error) = self.context.store.delete(path).await {
+                    tracing::warn!(%path, %error, "a compacted file that nobody wants any more was not deleted");
+                }
+            }
+        }
     }
 
     fn now(&self) -> Now {
@@ -191,12 +215,15 @@ impl Driver {
         for letter in letters.drain(..) {
             match letter {
                 Mail::Append(append) => appends.push(self.admit(append)),
+                // Whoever asked may have left.
+                Mail::Producers { reply } => drop(reply.send(self.machine.producers())),
                 other => {
                     // Order among letters is kept: what came before goes before.
                     if !appends.is_empty() {
                         self.step(Event::Appends(std::mem::take(&mut appends)));
                     }
-                    self.step(event_of(other));
+                    let event = self.event_of(other);
+                    self.step(event);
                 }
             }
         }
@@ -205,9 +232,27 @@ impl Driver {
         }
     }
 
-    fn admit(&mut self, mail: AppendMail) -> Append {
-        let token = ReplyToken(self.next_token);
+    fn event_of(&mut self, letter: Mail) -> Event {
+        match letter {
+            Mail::RollWanted => Event::RollWanted,
+            Mail::StreamGone { stream } => Event::StreamGone { stream },
+            Mail::Release { close_wait } => Event::Release { close_wait },
+            Mail::DeleteRecords { before, reply } => {
+                let token = self.next_token();
+                self.deletions.insert(token, reply);
+                Event::DeleteRecords { token, before }
+            }
+            Mail::Append(_) | Mail::Producers { .. } => unreachable!("these are no events"),
+        }
+    }
+
+    fn next_token(&mut self) -> ReplyToken {
         self.next_token += 1;
+        ReplyToken(self.next_token)
+    }
+
+    fn admit(&mut self, mail: AppendMail) -> Append {
+        let token = self.next_token();
         self.replies.insert(token, mail.reply);
         let AppendMail { lane, generation, epoch, ack, batch, .. } = mail;
         Append { token, lane, generation, epoch, ack, batch }
@@ -239,6 +284,10 @@ impl Driver {
         match action {
             Action::Reply { token, reply } => self.reply(token, reply),
             Action::Write { file, parts } => self.write(file, parts),
+            Action::RecordsDeleted { token, result } => {
+                // Whoever asked may have stopped waiting.
+                let _ = self.deletions.remove(&token).map(|reply| reply.send(result));
+            }
             Action::Publish(published) => self.tail.publish(published),
             Action::Closed { file } => {
                 self.writers.remove(&file);
@@ -334,8 +383,15 @@ impl Driver {
                     Event::FileClosed { file, result }
                 });
             }
+            Action::Compact(request) => {
+                let slots = self.context.compactions.clone();
+                self.jobs.spawn(async move {
+                    Event::Compacted(compaction::run(store.as_ref(), folder, request, slots).await)
+                });
+            }
             Action::Discard(file) => self.discard(file),
             Action::Reply { .. }
+            | Action::RecordsDeleted { .. }
             | Action::Write { .. }
             | Action::Publish(_)
             | Action::Closed { .. }
@@ -372,17 +428,11 @@ impl Driver {
     }
 }
 
-fn event_of(letter: Mail) -> Event {
-    match letter {
-        Mail::RollWanted => Event::RollWanted,
-        Mail::StreamGone { stream } => Event::StreamGone { stream },
-        Mail::Release { close_wait } => Event::Release { close_wait },
-        Mail::Append(_) => unreachable!("appends are taken together"),
-    }
-}
-
 /// Creates a file and waits until its header is durable: only then has its pipeline shown that it works.
-async fn create_proven(store: &dyn SegmentStore, path: SegmentPath) -> Result<Arc<dyn SegmentWriter>, StoreFault> {
+pub(crate) async fn create_proven(
+    store: &dyn SegmentStore,
+    path: SegmentPath,
+) -> Result<Arc<dyn SegmentWriter>, StoreFault> {
     let writer = store.create(path, SegmentHeader::of(path).encode()).await.map_err(noted)?;
     let mut progress = writer.progress();
     let settled =
@@ -422,6 +472,14 @@ async fn next_progress(watched: &mut Option<Watched>) {
         return;
     }
     std::future::pending().await
+}
+
+async fn next_settings(settings: &mut watch::Receiver<PartitionConfig>) -> PartitionConfig {
+    if settings.changed().await.is_err() {
+        // Nobody is left who could change them.
+        std::future::pending::<()>().await;
+    }
+    settings.borrow_and_update().clone()
 }
 
 async fn sleep_until(deadline: Option<Monotonic>, clock: &SharedClock) {

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bmq_common::clock::WallMillis;
 use bmq_proto::broker::AckLevel;
-use bmq_proto::{Epoch, ErrorCode, ServiceError};
-use tokio::sync::{mpsc, watch};
+use bmq_proto::{Epoch, ErrorCode, Offset, ServiceError};
+use bmq_storage::StoreProperties;
+use bytes::Bytes;
+use bmq_storage::ProducerSnapshot;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::append::{AppendReply, Lane, ValidatedBatch};
+use crate::config::PartitionConfig;
 use crate::machine::StopReason;
 use crate::tail::Tail;
 
@@ -24,10 +29,15 @@ pub struct AppendMail {
     pub reply: ReplySink,
 }
 
+/// Told where the log starts after records were deleted.
+pub(crate) type DeletionReply = oneshot::Sender<Result<Offset, ServiceError>>;
+
 /// Letters to the partition's task.
 pub(crate) enum Mail {
     Append(AppendMail),
     RollWanted,
+    DeleteRecords { before: Offset, reply: DeletionReply },
+    Producers { reply: oneshot::Sender<Option<ProducerSnapshot>> },
     StreamGone { stream: u64 },
     Release { close_wait: Duration },
 }
@@ -49,7 +59,9 @@ pub struct PartitionHandle {
     pub(crate) mail: mpsc::Sender<Mail>,
     pub(crate) tail: Arc<Tail>,
     pub(crate) status: watch::Receiver<PartitionStatus>,
-    pub(crate) max_batch_bytes: usize,
+    /// The settings in force; the partition's task follows them.
+    pub(crate) config: Arc<watch::Sender<PartitionConfig>>,
+    pub(crate) store: StoreProperties,
 }
 
 impl PartitionHandle {
@@ -63,7 +75,7 @@ impl PartitionHandle {
 
     /// The largest batch that the partition takes.
     pub fn max_batch_bytes(&self) -> usize {
-        self.max_batch_bytes
+        self.config.borrow().max_batch_bytes.0 as usize
     }
 
     /// What readers see.
@@ -84,6 +96,40 @@ impl PartitionHandle {
     /// Says that a reader needs what lies in the open file. A full mailbox is no loss: the reader asks again.
     pub fn want_roll(&self) {
         let _ = self.mail.try_send(Mail::RollWanted);
+    }
+
+    /// Moves the log start up to `before`, and returns where it is then; it never goes back. `OutOfRange` above the
+    /// high watermark.
+    pub async fn delete_records(&self, before: Offset) -> Result<Offset, ServiceError> {
+        let (reply, answer) = oneshot::channel();
+        let message = "this broker gave the partition up";
+        if self.mail.send(Mail::DeleteRecords { before, reply }).await.is_err() {
+            return Err(ServiceError::not_applied(ErrorCode::NotOwner, message));
+        }
+        answer.await.unwrap_or_else(|_| Err(ServiceError::unknown(ErrorCode::NotOwner, message)))
+    }
+
+    /// The producers that the partition remembers, with their batches below the high watermark.
+    pub async fn producers(&self) -> Result<ProducerSnapshot, ServiceError> {
+        let (reply, answer) = oneshot::channel();
+        let given_up = || ServiceError::not_applied(ErrorCode::NotOwner, "this broker does not serve the partition");
+        self.mail.send(Mail::Producers { reply }).await.map_err(|_| given_up())?;
+        answer.await.ok().flatten().ok_or_else(given_up)
+    }
+
+    /// Has the partition go on under other settings.
+    pub fn reconfigure(&self, config: PartitionConfig) {
+        self.config.send_replace(config.within(&self.store));
+    }
+
+    /// Checks a producer's batch, and makes it what the topic wants stored. Costs passes over its bytes, so it is done
+    /// on the caller's task.
+    pub fn check(&self, batch: Bytes, now: WallMillis) -> Result<ValidatedBatch, ServiceError> {
+        let (rules, max_bytes) = {
+            let config = self.config.borrow();
+            (config.batches, config.max_batch_bytes.0 as usize)
+        };
+        ValidatedBatch::check(batch, max_bytes)?.made_to(&rules, max_bytes, now)
     }
 
     /// Says that a stream between proxy and broker ended, so that nothing is remembered of its lanes.

@@ -4,10 +4,12 @@
 //! broker holds.
 
 pub mod append;
+pub mod compaction;
 pub mod config;
 pub mod driver;
 pub mod gate;
 pub mod handle;
+pub mod hosting;
 pub mod machine;
 pub mod metrics;
 pub mod mutant;
@@ -17,9 +19,11 @@ pub mod scan;
 pub mod tail;
 
 pub use append::{Append, AppendReply, Lane, ReplyToken, ValidatedBatch};
-pub use config::PartitionConfig;
+pub use compaction::CompactionSlots;
+pub use config::{BatchRules, CompactionRules, LogRules, PartitionConfig};
 pub use driver::{PartitionContext, open};
 pub use gate::Gate;
 pub use handle::{AppendMail, PartitionHandle, PartitionStatus, ReplySink};
+pub use hosting::{Hosting, Reconciler, ReconcilerSetup};
 pub use metrics::PartitionMetrics;
 pub use tail::{Tail, TailRead};

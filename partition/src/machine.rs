@@ -16,9 +16,11 @@
 mod claim;
 mod close;
 mod command_lane;
+mod compaction;
 mod event;
 mod garbage;
 mod judge;
+mod log_start;
 mod pending;
 mod roll;
 mod serve;
@@ -35,6 +37,7 @@ pub use roll::RollCause;
 use bmq_common::clock::Monotonic;
 use bmq_proto::meta::{Owner, PartitionCommandKind, PartitionView};
 use bmq_proto::{ClusterId, FileId, TopicPartition};
+use bmq_storage::ProducerSnapshot;
 
 use crate::append::{Append, Lane, not_owner};
 use crate::config::PartitionConfig;
@@ -114,9 +117,12 @@ impl Machine {
             Event::Progress { file, progress } => self.take_progress(file, &progress, now),
             Event::FileClosed { file, result } => self.finish_close(file, result, now),
             Event::Discarded { file, deleted } => self.finish_discard(file, deleted, now),
+            Event::Compacted(report) => self.finish_compaction(report, now),
             Event::GarbageListed(result) => self.finish_garbage_listing(result, now),
             Event::Appends(appends) => self.take_appends(appends, now),
             Event::RollWanted => self.take_roll_wish(now),
+            Event::DeleteRecords { token, before } => self.take_delete_records(token, before),
+            Event::Reconfigure(config) => self.setup.config = *config,
             Event::StreamGone { stream } => self.gate.forget(|lane| lane.stream == stream),
             Event::Release { close_wait } => self.begin_release(close_wait, now),
             Event::Tick => {}
@@ -124,6 +130,14 @@ impl Machine {
         self.run_due_timers(now);
         self.commands.pump(self.setup.partition, &mut self.nonces, now, &mut self.out);
         std::mem::take(&mut self.out)
+    }
+
+    /// The producers with every batch below the high watermark; `None` unless it is serving.
+    pub fn producers(&self) -> Option<ProducerSnapshot> {
+        match &self.phase {
+            Phase::Serving(serving) => Some(serving.snapshot()),
+            _ => None,
+        }
     }
 
     /// When the machine wants a `Tick` at the latest, if nothing happens before.
@@ -178,7 +192,11 @@ impl Machine {
             PartitionCommandKind::FinishRecovery { .. } => self.finish_recovery(view, now),
             PartitionCommandKind::OpenSegment { file, .. } => self.finish_open_segment(file, &view, now),
             PartitionCommandKind::SealSegment { .. } => self.finish_seal(now),
-            PartitionCommandKind::CloseSegment { file, .. } => self.finish_close_command(file),
+            PartitionCommandKind::CloseSegment { base_offset, file, max_timestamp_ms, .. } => {
+                self.finish_close_command(base_offset, file, max_timestamp_ms);
+            }
+            PartitionCommandKind::MoveLogStart { .. } => self.finish_move_log_start(&view, now),
+            PartitionCommandKind::ReplaceSegments { .. } => self.finish_replace(view, now),
             PartitionCommandKind::Release { .. } => self.stop(StopReason::Released),
             PartitionCommandKind::Checkpoint { .. } | PartitionCommandKind::ForgetGarbage { .. } => {}
         }

@@ -21,17 +21,30 @@ pub struct PartitionMetrics {
 
 impl PartitionMetrics {
     pub fn register(metrics: &Metrics) -> Self {
+        Self::register_as(metrics, "partition")
+    }
+
+    /// Those of the internal partitions that a coordinator owns, under names of their own: one process may be a broker
+    /// and a coordinator.
+    pub fn register_internal(metrics: &Metrics) -> Self {
+        Self::register_as(metrics, "internal_partition")
+    }
+
+    fn register_as(metrics: &Metrics, service: &str) -> Self {
+        let counter = |name: &str, help: &str| metrics.register_counter(&format!("bmq_{service}_{name}"), help);
+        let gauge = |name: &str, help: &str| metrics.register_gauge(&format!("bmq_{service}_{name}"), help);
+        let histogram = |name: &str, help: &str| metrics.register_histogram(&format!("bmq_{service}_{name}"), help);
         Self {
-            appended_batches: metrics.register_counter("bmq_partition_appended_batches", "Batches given an offset"),
-            appended_bytes: metrics.register_counter("bmq_partition_appended_bytes", "Bytes handed to writers"),
-            refused_batches: metrics.register_counter("bmq_partition_refused_batches", "Batches refused"),
-            syncs: metrics.register_counter("bmq_partition_syncs_count", "Times that a file's durable end moved"),
-            synced_bytes: metrics.register_counter("bmq_partition_synced_bytes", "Bytes that became durable"),
-            rolls: metrics.register_counter("bmq_partition_rolls_count", "Files begun, for any reason"),
-            broken_files: metrics.register_counter("bmq_partition_broken_files", "Files given up after a failure"),
-            alarms: metrics.register_counter("bmq_partition_alarms_count", "Times that a person must look"),
-            recovery: metrics.register_histogram("bmq_partition_recovery_seconds", "From the claim to serving"),
-            serving: metrics.register_gauge("bmq_partition_serving_count", "Partitions that take appends"),
+            appended_batches: counter("appended_batches", "Batches given an offset"),
+            appended_bytes: counter("appended_bytes", "Bytes handed to writers"),
+            refused_batches: counter("refused_batches", "Batches refused"),
+            syncs: counter("syncs_count", "Times that a file's durable end moved"),
+            synced_bytes: counter("synced_bytes", "Bytes that became durable"),
+            rolls: counter("rolls_count", "Files begun, for any reason"),
+            broken_files: counter("broken_files", "Files given up after a failure"),
+            alarms: counter("alarms_count", "Times that a person must look"),
+            recovery: histogram("recovery_seconds", "From the claim to serving"),
+            serving: gauge("serving_count", "Partitions that take appends"),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use bmq_proto::BytePosition;
 use bmq_proto::meta::SegmentRecord;
+use bmq_proto::record_batch::NO_TIMESTAMP;
 use bmq_storage::index::SegmentIndex;
-use bmq_storage::{FolderPath, SegmentStore, StoreError};
+use bmq_storage::{FolderPath, SegmentPath, SegmentStore, StoreError};
 
 use crate::machine::{OpenScan, ScanReport, ScanRequest, ScanStop, StoreFault};
 use crate::producer_table::ProducerTable;
@@ -14,9 +15,16 @@ const READ_STEP: u64 = 4 << 20;
 
 /// Runs the scan that the machine asked for.
 pub async fn run(store: &dyn SegmentStore, folder: FolderPath, request: ScanRequest) -> Result<ScanReport, StoreFault> {
-    let mut report = ScanReport { producers: Default::default(), damaged: Vec::new(), indexes: Vec::new(), open: None };
+    let mut report = ScanReport {
+        producers: Default::default(),
+        forgetful: false,
+        damaged: Vec::new(),
+        indexes: Vec::new(),
+        open: None,
+    };
     let (mut producers, first) = newest_snapshot(store, folder, &request, &mut report).await?;
     for segment in &request.sealed[first..] {
+        report.forgetful |= segment.compacted;
         let path = folder.segment(segment.file);
         let end = segment.end().ok_or_else(|| StoreFault::Damaged(format!("{path} has no end")))?;
         match scan_segment(store, folder, segment, end.position, producers.clone()).await {
@@ -95,6 +103,12 @@ pub async fn make_index(
     }
     let found = report.indexes.into_iter().find(|(file, _)| *file == segment.file);
     found.map(|(_, index)| index).ok_or_else(|| StoreFault::Failed("the scan made no index".to_owned()))
+}
+
+/// The highest timestamp that an index tells; `None` if no record has one.
+pub fn max_timestamp_ms(index: &[u8], path: SegmentPath) -> Result<Option<i64>, StoreFault> {
+    let index = SegmentIndex::decode(index, path)?;
+    Ok(index.max_timestamp_ms().filter(|timestamp_ms| *timestamp_ms > NO_TIMESTAMP))
 }
 
 async fn scan_segment(

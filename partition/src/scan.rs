@@ -1,7 +1,8 @@
 //! Reading a segment batch by batch, to find out how far it is good.
 //!
 //! Each batch must follow the one before it in offset, carry the epoch of the segment's owner, and match its checksum.
-//! The scanner has no IO: it is fed the file's bytes in order.
+//! In a segment that compaction wrote, offsets may have gaps and epochs are older. The scanner has no IO: it is fed the
+//! file's bytes in order.
 
 use bmq_proto::meta::{SegmentEnd, SegmentRecord};
 use bmq_proto::record_batch::{BatchHeader, HEADER_LEN, verify_crc};
@@ -26,6 +27,8 @@ pub struct SegmentScanner {
     path: SegmentPath,
     base_offset: Offset,
     epoch: Epoch,
+    /// Where a compacted segment ends.
+    compacted_end: Option<Offset>,
     next_offset: Offset,
     /// Of the first byte in `buffer`.
     position: BytePosition,
@@ -55,6 +58,7 @@ impl SegmentScanner {
             path,
             base_offset: segment.base_offset,
             epoch: segment.epoch,
+            compacted_end: segment.end().filter(|_| segment.compacted).map(|end| end.offset),
             next_offset: segment.base_offset,
             position: BytePosition::ZERO,
             buffer: BytesMut::new(),
@@ -113,10 +117,13 @@ impl SegmentScanner {
 
     fn check_header(&self, bytes: &[u8], expected: Offset) -> Result<BatchHeader, String> {
         let header = BatchHeader::parse(bytes).map_err(|error| error.to_string())?;
-        if header.base_offset() != expected {
+        let compacted = self.compacted_end.is_some();
+        let follows = if compacted { header.base_offset() >= expected } else { header.base_offset() == expected };
+        if !follows {
             return Err(format!("batch has offset {}, {expected} comes next", header.base_offset()));
         }
-        if header.leader_epoch() != Some(self.epoch) {
+        let older = compacted && header.leader_epoch().is_some_and(|epoch| epoch < self.epoch);
+        if header.leader_epoch() != Some(self.epoch) && !older {
             return Err(format!("batch has epoch {:?}, the segment {}", header.leader_epoch(), self.epoch));
         }
         if header.total_len() > MAX_PLAUSIBLE_BATCH {
@@ -137,6 +144,10 @@ impl SegmentScanner {
     /// The file has no more bytes.
     pub fn finish(mut self) -> SegmentScan {
         let stop = self.stopped.take().unwrap_or_else(|| self.judge_rest());
+        if let Some(end) = self.compacted_end.filter(|end| *end >= self.next_offset) {
+            self.index.extend_to(end);
+            self.next_offset = end;
+        }
         let position = self.position.max(FIRST_BATCH_POSITION);
         let end = SegmentEnd { offset: self.next_offset, position };
         let index = self.index.finish(self.producers.snapshot());

@@ -10,7 +10,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use bmq_proto::broker::PartitionBounds;
+use bmq_proto::broker::{PartitionBounds, TimeHint, TimeSearch};
+use bmq_proto::record_batch::NO_TIMESTAMP;
 use bmq_proto::{BytePosition, FileId, Offset};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -44,8 +45,17 @@ struct Held {
 struct UnclosedRange {
     file: FileId,
     entries: Vec<(Offset, BytePosition)>,
+    times: Vec<TimeEntry>,
     end_offset: Offset,
     end_position: BytePosition,
+}
+
+/// No record of the range before `from` has a timestamp of `max_timestamp_ms` or later; one from there on, and before
+/// the next entry, has it.
+#[derive(Debug, Clone, Copy)]
+struct TimeEntry {
+    max_timestamp_ms: i64,
+    from: Offset,
 }
 
 /// How a read can be served.
@@ -126,10 +136,48 @@ impl Tail {
         here.unwrap_or(if lost { TailRead::Damaged } else { TailRead::NotHeld })
     }
 
+    /// Looks for a record by time in what is not closed yet. `None` if it is not there.
+    pub fn find_time(&self, search: TimeSearch) -> Option<TimeHint> {
+        let held = self.held.lock();
+        let log_start = self.bounds.borrow().log_start;
+        let alive = || held.unclosed.iter().filter(|range| range.end_offset > log_start);
+        let timestamp_ms = match search {
+            TimeSearch::AtOrAfter(timestamp_ms) => timestamp_ms,
+            TimeSearch::Highest => alive().filter_map(UnclosedRange::max_timestamp_ms).max()?,
+        };
+        let from = alive().find_map(|range| range.lookup_time(timestamp_ms))?;
+        Some(TimeHint { from: from.max(log_start), timestamp_ms })
+    }
+
     /// The first offset in memory, or the high watermark if nothing is.
     pub fn first_held(&self) -> Offset {
         let held = self.held.lock();
         held.batches.front().map_or_else(|| self.bounds.borrow().high_watermark, |first| first.base_offset)
+    }
+}
+
+impl UnclosedRange {
+    /// Between two steps a higher timestamp raises the entry that is there: its `from` stays a lower bound.
+    fn note_time(&mut self, batch: &PublishedBatch, step: bool) {
+        let Some(last) = self.times.last_mut().filter(|last| last.max_timestamp_ms < batch.max_timestamp_ms) else {
+            return;
+        };
+        let recent = self.entries.last().is_some_and(|(offset, _)| last.from >= *offset);
+        if recent && !step {
+            last.max_timestamp_ms = batch.max_timestamp_ms;
+        } else {
+            let max_timestamp_ms = batch.max_timestamp_ms;
+            self.times.push(TimeEntry { max_timestamp_ms, from: batch.base_offset });
+        }
+    }
+
+    fn max_timestamp_ms(&self) -> Option<i64> {
+        self.times.last().map(|entry| entry.max_timestamp_ms).filter(|timestamp_ms| *timestamp_ms > NO_TIMESTAMP)
+    }
+
+    fn lookup_time(&self, timestamp_ms: i64) -> Option<Offset> {
+        let first = self.times.partition_point(|entry| entry.max_timestamp_ms < timestamp_ms);
+        self.times.get(first).map(|entry| entry.from)
     }
 }
 
@@ -140,6 +188,7 @@ impl Held {
             self.unclosed.push_back(UnclosedRange {
                 file: batch.file,
                 entries: vec![(batch.base_offset, batch.position)],
+                times: vec![TimeEntry { max_timestamp_ms: batch.max_timestamp_ms, from: batch.base_offset }],
                 end_offset: batch.next_offset,
                 end_position: end,
             });
@@ -147,9 +196,11 @@ impl Held {
         }
         let Some(range) = self.unclosed.back_mut() else { return };
         let last = range.entries.last().map_or(BytePosition::ZERO, |(_, position)| *position);
-        if batch.position.since(last) >= ENTRY_STEP {
+        let step = batch.position.since(last) >= ENTRY_STEP;
+        if step {
             range.entries.push((batch.base_offset, batch.position));
         }
+        range.note_time(batch, step);
         range.end_offset = batch.next_offset;
         range.end_position = end;
     }
@@ -203,6 +254,7 @@ mod tests {
             next_offset: Offset(base + 1),
             file: FileId { epoch: Epoch(1), nonce: 1 },
             position: BytePosition(512 + base * length as u64),
+            max_timestamp_ms: base as i64 / 2 * 10,
             bytes: Bytes::from(vec![base as u8; length]),
         }
     }
@@ -229,6 +281,21 @@ mod tests {
         assert_eq!((base_offset, next_offset, bytes.len()), (Offset(7), Offset(9), 200));
         let TailRead::Batches { next_offset, .. } = tail.read(Offset(7), 1) else { panic!() };
         assert_eq!(next_offset, Offset(8), "one batch comes even if it is larger than asked for");
+    }
+
+    #[test]
+    fn a_time_is_found_at_or_before_its_first_record() {
+        let tail = tail_of(10, 40_000, 80_000);
+        let from = |search| tail.find_time(search).map(|hint| (hint.from.0, hint.timestamp_ms));
+        assert_eq!(from(TimeSearch::AtOrAfter(-5)), Some((0, -5)));
+        assert_eq!(from(TimeSearch::AtOrAfter(20)), Some((4, 20)));
+        assert_eq!(from(TimeSearch::AtOrAfter(25)), Some((6, 25)));
+        assert_eq!(from(TimeSearch::AtOrAfter(41)), None);
+        assert_eq!(from(TimeSearch::Highest), Some((8, 40)));
+        tail.publish(Published { bounds: PartitionBounds { log_start: Offset(7), ..bounds(10) }, batches: vec![] });
+        assert_eq!(from(TimeSearch::AtOrAfter(20)), Some((7, 20)), "what was deleted is not there any more");
+        tail.closed(FileId { epoch: Epoch(1), nonce: 1 });
+        assert_eq!(from(TimeSearch::Highest), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
+use crate::record_batch::ProducerKey;
 use crate::{Epoch, Offset, ServiceError, TopicId, TopicPartition};
 
 /// When an append is answered.
@@ -77,6 +78,35 @@ pub struct PartitionBounds {
     pub high_watermark: Offset,
 }
 
+/// What is looked for by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeSearch {
+    /// The first record with this timestamp, in milliseconds since 1970, or a later one.
+    AtOrAfter(i64),
+    /// The first record with the highest timestamp there is.
+    Highest,
+}
+
+/// Where to look for a record by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeHint {
+    /// The record is here or later: none below has its timestamp. The first one found from here on that has
+    /// `timestamp_ms` or a later one is it.
+    pub from: Offset,
+    /// The timestamp that was looked for; for [`TimeSearch::Highest`] the highest.
+    pub timestamp_ms: i64,
+}
+
+/// An idempotent producer that a partition remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub key: ProducerKey,
+    /// Of its last record below the high watermark.
+    pub last_sequence: i32,
+    /// The highest timestamp of its last batch, in milliseconds since 1970.
+    pub last_timestamp_ms: i64,
+}
+
 /// Batches below the high watermark, the first holding the offset asked for or following it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerBatches {
@@ -115,6 +145,27 @@ pub trait BrokerService: Send + Sync + 'static {
 
     /// Follows a partition from `from` on, or from the first batch still held in memory if that is later.
     async fn follow(&self, partition: TopicPartition, epoch: Epoch, from: Offset) -> Result<TailStream, ServiceError>;
+
+    /// Moves the log start up to `before`, at most to the high watermark, and returns where it is then; it never goes
+    /// back. `OutOfRange` above the high watermark, `Fenced` if the owner has another epoch.
+    async fn delete_records(
+        &self,
+        partition: TopicPartition,
+        epoch: Epoch,
+        before: Offset,
+    ) -> Result<Offset, ServiceError>;
+
+    /// Looks for a record by time among those below the high watermark that are not in closed segments, which everybody
+    /// can search. `None` if there is none.
+    async fn offset_for_time(
+        &self,
+        partition: TopicPartition,
+        epoch: Epoch,
+        search: TimeSearch,
+    ) -> Result<Option<TimeHint>, ServiceError>;
+
+    /// The idempotent producers that the partition remembers, by id. `Fenced` if the owner has another epoch.
+    async fn producers(&self, partition: TopicPartition, epoch: Epoch) -> Result<Vec<ActiveProducer>, ServiceError>;
 
     /// Deletes a deleted topic's folder from the store. Idempotent.
     async fn delete_topic_data(&self, topic: TopicId) -> Result<(), ServiceError>;

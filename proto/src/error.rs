@@ -20,6 +20,10 @@ pub enum ErrorCode {
     UnknownPartition,
     /// A topic of that name exists already.
     TopicExists,
+    /// No such consumer group.
+    UnknownGroup,
+    /// The consumer group has members, which would be disturbed.
+    GroupInUse,
     /// The node asked is not the partition's owner, or not any more.
     NotOwner,
     /// The request carries an epoch or a term that a newer one has replaced.
@@ -53,13 +57,15 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for exhaustive tables.
-    pub const ALL: [ErrorCode; 20] = [
+    pub const ALL: [ErrorCode; 22] = [
         ErrorCode::InvalidArgument,
         ErrorCode::InvalidBatch,
         ErrorCode::MessageTooLarge,
         ErrorCode::UnknownTopic,
         ErrorCode::UnknownPartition,
         ErrorCode::TopicExists,
+        ErrorCode::UnknownGroup,
+        ErrorCode::GroupInUse,
         ErrorCode::NotOwner,
         ErrorCode::Fenced,
         ErrorCode::OutOfRange,

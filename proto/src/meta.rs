@@ -6,10 +6,12 @@
 //! * watches are hints that may lag; decisions use the linearizable reads.
 
 mod command;
+mod config_change;
 mod record;
 mod session_keeper;
 
-pub use command::{PartitionCommand, PartitionCommandKind, PartitionView, SegmentEnd};
+pub use command::{MAX_DROPPED_SEGMENTS, PartitionCommand, PartitionCommandKind, PartitionView, SegmentEnd};
+pub use config_change::{ConfigChange, ConfigChanges, apply_config_changes};
 pub use record::{
     Checkpoint, ClusterRecord, EpochStart, GarbageRecord, Intent, NodeKind, Owner, PartitionHead, SegmentRecord,
     SegmentState, SessionRecord, TopicConfig, TopicRecord, TopicState,
@@ -17,6 +19,7 @@ pub use record::{
 
 pub use session_keeper::{SessionEnd, keep_session};
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,6 +47,8 @@ pub struct OpenSession {
     pub incarnation: Incarnation,
     /// `host:port` at which the node's gRPC service answers; empty if it has none.
     pub address: String,
+    /// Where a proxy's Kafka listeners are reached: `host:port` by the listener's name.
+    pub endpoints: BTreeMap<String, String>,
     /// How long the session outlives its last keep-alive; at least [`MIN_SESSION_TTL`].
     pub time_to_live: Duration,
 }
@@ -98,6 +103,13 @@ pub trait MetaService: Send + Sync + 'static {
 
     /// Marks a topic for deletion; the controller does the rest. `UnknownTopic` if there is none.
     async fn delete_topic(&self, name: &str) -> Result<TopicRecord, ServiceError>;
+
+    /// Changes a topic's settings, all of them or none; see [`apply_config_changes`]. Applied twice it is as once.
+    async fn alter_topic_config(&self, name: &str, changes: ConfigChanges) -> Result<TopicRecord, ServiceError>;
+
+    /// Makes a topic have `total` partitions, which come up afterwards; one that has so many already stays as it is.
+    /// `InvalidArgument` if it has more: partitions are never taken away.
+    async fn add_partitions(&self, name: &str, total: u32) -> Result<TopicRecord, ServiceError>;
 
     /// Removes a bounded number of records of a topic that is marked for deletion, its own record last.
     /// Returns whether nothing is left. Called again and again by the controller under its term.

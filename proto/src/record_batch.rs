@@ -19,6 +19,9 @@ mod codec;
 mod error;
 mod header;
 mod record;
+mod retain;
+mod rewrite;
+mod snappy;
 mod split;
 mod validate;
 mod varint;
@@ -32,6 +35,8 @@ pub use codec::Codec;
 pub use error::{BatchError, Bound};
 pub use header::{BatchHeader, ProducerKey, TimestampType, add_to_sequence, verify_crc};
 pub use record::{Record, RecordIter, RecordLimits, records};
+pub use retain::{Retained, Verdict, retain};
+pub use rewrite::{check_keys, recompress, stamp_append_time, state_max_timestamp};
 pub use split::{BatchIter, split_batches};
 pub use validate::{BatchLimits, validate_produced};
 

@@ -21,6 +21,7 @@ pub struct ProxyConfig {
     pub drain_wait: HumanDuration,
     pub produce: ProduceConfig,
     pub fetch: FetchConfig,
+    pub kafka: KafkaConfig,
 }
 
 /// How batches are taken and forwarded.
@@ -68,13 +69,41 @@ pub struct FetchConfig {
     pub ring_total_bytes: ByteSize,
     /// How long a partition's tail is followed after its last reader has left.
     pub ring_ttl: HumanDuration,
-    /// How much of a segment is read at once.
-    pub segment_read_bytes: ByteSize,
-    /// What sequential readers of segments may hold read ahead, all of them together.
+    /// What may be kept in memory of closed segments, by chunks of 1 MiB.
+    pub chunk_cache_bytes: ByteSize,
+    /// What may be being loaded ahead of its readers at one time, for all of them together.
     pub read_ahead_bytes: ByteSize,
     /// The first and the longest back-off before a read is tried again.
     pub retry_first: HumanDuration,
     pub retry_max: HumanDuration,
+}
+
+/// How Kafka clients are served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KafkaConfig {
+    /// How many connections there may be, over all listeners; more are closed as soon as they are made.
+    pub max_connections: u32,
+    /// The longest request taken.
+    pub max_request_bytes: ByteSize,
+    /// How many requests of one connection may be unanswered before it is read no further.
+    pub connection_requests: u32,
+    /// How long a connection may be without a request.
+    pub idle_timeout: HumanDuration,
+    /// How long a request that has begun to arrive may pause.
+    pub receive_timeout: HumanDuration,
+    /// How long a client may let an answer wait before it is cut off; a large answer has a second more for each 64 KiB.
+    pub write_timeout: HumanDuration,
+    /// The most batch bytes in one fetch answer, whatever the client allows, unless one batch alone is larger.
+    pub max_fetch_bytes: ByteSize,
+    /// What all fetch answers under way may hold; answers get smaller as it is used up.
+    pub fetch_total_bytes: ByteSize,
+    /// How many fetch sessions are remembered; more clients can fetch, but send all their partitions each time.
+    pub fetch_sessions: u32,
+    /// Whether a topic that a client asks for and that is not there is created, if the client wants that too.
+    pub auto_create_topics: bool,
+    /// How many partitions such a topic gets, and one that a client creates without saying how many.
+    pub num_partitions: u32,
 }
 
 impl Default for ProxyConfig {
@@ -86,6 +115,7 @@ impl Default for ProxyConfig {
             drain_wait: HumanDuration::secs(4),
             produce: ProduceConfig::default(),
             fetch: FetchConfig::default(),
+            kafka: KafkaConfig::default(),
         }
     }
 }
@@ -119,10 +149,28 @@ impl Default for FetchConfig {
             ring_bytes: ByteSize::mib(8),
             ring_total_bytes: ByteSize::mib(512),
             ring_ttl: HumanDuration::secs(30),
-            segment_read_bytes: ByteSize::mib(2),
-            read_ahead_bytes: ByteSize::mib(128),
+            chunk_cache_bytes: ByteSize::mib(512),
+            read_ahead_bytes: ByteSize::mib(64),
             retry_first: HumanDuration::millis(10),
             retry_max: HumanDuration::millis(500),
+        }
+    }
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 20_000,
+            max_request_bytes: ByteSize::mib(32),
+            connection_requests: 64,
+            idle_timeout: HumanDuration::secs(600),
+            receive_timeout: HumanDuration::secs(30),
+            write_timeout: HumanDuration::secs(30),
+            max_fetch_bytes: ByteSize::mib(16),
+            fetch_total_bytes: ByteSize::mib(512),
+            fetch_sessions: 1000,
+            auto_create_topics: false,
+            num_partitions: 3,
         }
     }
 }
@@ -151,7 +199,8 @@ impl ProxyConfig {
         }
         above_zero("metadata_timeout", self.metadata_timeout.get().as_nanos())?;
         self.produce.validate()?;
-        self.fetch.validate()
+        self.fetch.validate()?;
+        self.kafka.validate(&self.produce)
     }
 }
 
@@ -180,7 +229,6 @@ impl FetchConfig {
     fn validate(&self) -> Result<(), InvalidConfig> {
         above_zero("fetch.max_bytes", self.max_bytes.0.into())?;
         above_zero("fetch.max_positions", self.max_positions.into())?;
-        above_zero("fetch.segment_read_bytes", self.segment_read_bytes.0.into())?;
         above_zero("fetch.answer_timeout", self.answer_timeout.get().as_nanos())?;
         above_zero("fetch.call_timeout", self.call_timeout.get().as_nanos())?;
         above_zero("fetch.heartbeat_interval", self.heartbeat_interval.get().as_nanos())?;
@@ -189,6 +237,26 @@ impl FetchConfig {
         ordered(("fetch.max_bytes", self.max_bytes), ("fetch.max_credit_bytes", self.max_credit_bytes))?;
         ordered(("fetch.ring_bytes", self.ring_bytes), ("fetch.ring_total_bytes", self.ring_total_bytes))?;
         retry("fetch", self.retry_first, self.retry_max)
+    }
+}
+
+impl KafkaConfig {
+    fn validate(&self, produce: &ProduceConfig) -> Result<(), InvalidConfig> {
+        above_zero("kafka.max_connections", self.max_connections.into())?;
+        above_zero("kafka.connection_requests", self.connection_requests.into())?;
+        above_zero("kafka.idle_timeout", self.idle_timeout.get().as_nanos())?;
+        above_zero("kafka.receive_timeout", self.receive_timeout.get().as_nanos())?;
+        above_zero("kafka.write_timeout", self.write_timeout.get().as_nanos())?;
+        above_zero("kafka.max_fetch_bytes", self.max_fetch_bytes.0.into())?;
+        above_zero("kafka.num_partitions", self.num_partitions.into())?;
+        let (request, total) = (self.max_request_bytes, produce.total_bytes);
+        // Each has an overhead beside its bytes.
+        ordered(("kafka.max_request_bytes", request), ("half of produce.total_bytes", ByteSize(total.0 / 2)))?;
+        ordered(("produce.max_batch_bytes", produce.max_batch_bytes), ("kafka.max_request_bytes", request))?;
+        // The fetch budget is counted in 32 bits.
+        let most = ByteSize(u64::from(u32::MAX >> 3));
+        ordered(("kafka.max_fetch_bytes", self.max_fetch_bytes), ("what a response can hold", most))?;
+        ordered(("kafka.max_fetch_bytes", self.max_fetch_bytes), ("kafka.fetch_total_bytes", self.fetch_total_bytes))
     }
 }
 
@@ -229,6 +297,10 @@ mod tests {
         check(
             |c| c.fetch.retry_first = HumanDuration::secs(1),
             "fetch.retry_first is 1s, it must be at most retry_max, which is 500ms",
+        );
+        check(
+            |c| c.kafka.max_request_bytes = ByteSize::mib(8),
+            "produce.max_batch_bytes is 16MiB, it must be at most 8MiB, which is kafka.max_request_bytes",
         );
     }
 }

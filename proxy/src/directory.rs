@@ -6,7 +6,7 @@
 mod state;
 mod watcher;
 
-pub use state::{Route, RouteOwner};
+pub use state::{Route, RouteCoordinator, RouteOwner};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,9 @@ use std::time::Duration;
 use bmq_common::retry::with_deadline;
 use bmq_common::{Random, ReadyFlag};
 use bmq_proto::broker::BrokerConnector;
-use bmq_proto::meta::{MetaService, PartitionHead, TopicRecord, TopicState};
-use bmq_proto::{Epoch, ErrorCode, PartitionId, ServiceError, TopicId, TopicPartition};
+use bmq_proto::coordinator::CoordinatorConnector;
+use bmq_proto::meta::{MetaService, PartitionHead, SessionRecord, TopicRecord, TopicState};
+use bmq_proto::{Epoch, ErrorCode, Offset, PartitionId, ServiceError, TopicId, TopicPartition};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -39,12 +40,13 @@ impl Directory {
     pub fn new(
         meta: Arc<dyn MetaService>,
         brokers: Arc<dyn BrokerConnector>,
+        coordinators: Arc<dyn CoordinatorConnector>,
         deadline: Duration,
         random: Random,
         ready: ReadyFlag,
         metrics: ProxyMetrics,
     ) -> Self {
-        Self { meta, deadline, random, ready, metrics, state: RwLock::new(State::new(brokers)) }
+        Self { meta, deadline, random, ready, metrics, state: RwLock::new(State::new(brokers, coordinators)) }
     }
 
     /// The topic of that name. One that the watch has not told of yet is looked up.
@@ -60,6 +62,26 @@ impl Directory {
             Some(_) => Err(unknown_topic(format!("topic `{name}` is being deleted"))),
             None => Err(unknown_topic(format!("there is no topic `{name}`"))),
         }
+    }
+
+    /// The topic of that name, if it is known and in use; nobody is asked.
+    pub fn known_topic(&self, name: &str) -> Option<Arc<TopicRecord>> {
+        self.state.read().topic(name)
+    }
+
+    /// The topic of that id, if it is known and in use.
+    pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<TopicRecord>> {
+        self.state.read().topic_by_id(id)
+    }
+
+    /// All topics known and in use, in no order.
+    pub fn topics(&self) -> Vec<Arc<TopicRecord>> {
+        self.state.read().topics()
+    }
+
+    /// The proxies that have sessions, by node.
+    pub fn proxies(&self) -> Vec<Arc<SessionRecord>> {
+        self.state.read().proxies()
     }
 
     /// Whether the topic is known and in use.
@@ -92,6 +114,11 @@ impl Directory {
     pub fn route(&self, partition: TopicPartition) -> watch::Receiver<Route> {
         let known = self.state.read().subscribed(partition);
         known.unwrap_or_else(|| self.state.write().subscribe(partition))
+    }
+
+    /// The first offset of the partition, as far as is known here.
+    pub fn log_start(&self, partition: TopicPartition) -> Offset {
+        self.state.read().log_start(partition)
     }
 
     /// The newest epoch known; answers of an older one are not used.

@@ -26,6 +26,10 @@ pub struct ProxyMetrics {
     ring_read_bytes: Counter,
     segment_reads: Counter,
     segment_read_bytes: Counter,
+    chunk_hits: Counter,
+    chunk_loads: Counter,
+    chunk_load_bytes: Counter,
+    damaged_chunks: Counter,
     owner_reads: Counter,
     owner_read_bytes: Counter,
     followed_partitions: Gauge,
@@ -51,6 +55,10 @@ impl ProxyMetrics {
             ring_read_bytes: counter("bmq_proxy_ring_read_bytes", "Bytes read from tail rings"),
             segment_reads: counter("bmq_proxy_segment_reads", "Reads answered from a closed segment"),
             segment_read_bytes: counter("bmq_proxy_segment_read_bytes", "Bytes answered from closed segments"),
+            chunk_hits: counter("bmq_proxy_chunk_hits", "Chunks of closed segments that were in memory"),
+            chunk_loads: counter("bmq_proxy_chunk_loads", "Chunks of closed segments read from the store"),
+            chunk_load_bytes: counter("bmq_proxy_chunk_load_bytes", "Bytes of closed segments read from the store"),
+            damaged_chunks: counter("bmq_proxy_damaged_chunks", "Chunks whose checksum was wrong when loaded"),
             owner_reads: counter("bmq_proxy_owner_reads", "Reads answered by a partition's owner"),
             owner_read_bytes: counter("bmq_proxy_owner_read_bytes", "Bytes read from owners"),
             followed_partitions: gauge("bmq_proxy_followed_partitions", "Partitions whose tail is followed"),
@@ -82,6 +90,19 @@ impl ProxyMetrics {
         };
         reads.inc();
         total.inc_by(bytes as u64);
+    }
+
+    pub fn chunk_hit(&self) {
+        self.chunk_hits.inc();
+    }
+
+    pub fn chunk_loaded(&self, bytes: usize) {
+        self.chunk_loads.inc();
+        self.chunk_load_bytes.inc_by(bytes as u64);
+    }
+
+    pub fn chunk_damaged(&self) {
+        self.damaged_chunks.inc();
     }
 
     pub fn head_read(&self) {
@@ -123,7 +144,7 @@ impl ProxyMetrics {
 pub struct Level(Gauge);
 
 impl Level {
-    fn raise(gauge: &Gauge) -> Self {
+    pub(crate) fn raise(gauge: &Gauge) -> Self {
         gauge.inc();
         Level(gauge.clone())
     }

@@ -1,10 +1,12 @@
 //! A proxy, put together and run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bmq_common::{Metrics, Random, Readiness, ReadyFlag, SharedClock, Shutdown, Tasks};
 use bmq_proto::broker::BrokerConnector;
+use bmq_proto::coordinator::CoordinatorConnector;
 use bmq_proto::meta::{MetaService, NodeKind, OpenSession, SessionEnd, keep_session};
 use bmq_proto::rpc::MAX_MESSAGE_BYTES;
 use bmq_proto::v1::admin_server::AdminServer;
@@ -16,17 +18,21 @@ use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tracing::warn;
 
+use crate::api::Api;
 use crate::append::Appends;
 use crate::append::link::Links;
 use crate::config::{InvalidConfig, ProxyConfig};
 use crate::directory::Directory;
 use crate::fetch::Fetcher;
 use crate::fetch::bounds::VerifiedBounds;
+use crate::fetch::chunk_cache::ChunkCache;
 use crate::fetch::follower::Tails;
 use crate::fetch::segment_cursor::SegmentReads;
 use crate::fetch::segment_list::SegmentLists;
-use crate::grpc::{AdminApi, Api, MessagingApi};
+use crate::groups::Groups;
+use crate::grpc::{AdminApi, MessagingApi};
 use crate::head_reads::HeadReads;
+use crate::kafka::{self, KafkaListener, listener};
 use crate::metrics::ProxyMetrics;
 use crate::producer_ids::ProducerIds;
 
@@ -38,8 +44,11 @@ pub struct ProxyComponents {
     pub meta: Arc<dyn MetaService>,
     pub store: Arc<dyn SegmentStore>,
     pub brokers: Arc<dyn BrokerConnector>,
+    pub coordinators: Arc<dyn CoordinatorConnector>,
     /// Where clients reach this proxy; told to others by its session.
     pub address: String,
+    /// Where Kafka clients connect; taken into use by [`Server::run`].
+    pub kafka: Vec<KafkaListener>,
     pub clock: SharedClock,
     pub random: Random,
     pub metrics: Metrics,
@@ -58,6 +67,7 @@ pub enum BuildError {
 /// A proxy that is ready to run.
 pub struct Server {
     api: Arc<Api>,
+    listeners: Vec<KafkaListener>,
     session: OpenSession,
     session_ready: ReadyFlag,
     streams: Tasks,
@@ -66,21 +76,26 @@ pub struct Server {
 
 impl Server {
     /// Puts the proxy together; asks the metadata service for the cluster's id.
-    pub async fn build(config: ProxyConfig, components: ProxyComponents) -> Result<Self, BuildError> {
+    pub async fn build(config: ProxyConfig, mut components: ProxyComponents) -> Result<Self, BuildError> {
         config.validate()?;
         let cluster = components.meta.cluster().await?.cluster;
         // Streams end first, and the background only after them: both follow shutdowns of their own.
         let (streams, background) = (Tasks::new(Shutdown::new()), Tasks::new(Shutdown::new()));
         let session_ready = components.readiness.register("proxy session");
+        let listeners = std::mem::take(&mut components.kafka);
+        let told = |listener: &KafkaListener| (listener.name.clone(), listener.advertised.clone());
+        let endpoints: BTreeMap<String, String> = listeners.iter().map(told).collect();
         let session = OpenSession {
             kind: NodeKind::Proxy,
             node: config.node(),
             incarnation: Incarnation(components.random.next_u64()),
             address: components.address.clone(),
+            endpoints: endpoints.clone(),
             time_to_live: config.session_ttl.get(),
         };
-        let api = Arc::new(build_api(cluster, config, components, &streams, &background));
-        Ok(Self { api, session, session_ready, streams, background })
+        let kafka = kafka::Shared::new(&config.kafka, endpoints, &components.metrics);
+        let api = Arc::new(build_api(cluster, config, kafka, components, &streams, &background));
+        Ok(Self { api, listeners, session, session_ready, streams, background })
     }
 
     /// The services that a listener shall serve while [`Self::run`] runs.
@@ -102,14 +117,18 @@ impl Server {
         });
         self.background.spawn("session", {
             let (meta, random) = (Arc::clone(&api.meta), api.random.clone());
-            let ending = ending.clone();
+            // It ends first, so that other proxies no longer name this one as a broker while it drains.
+            let (ending, leaving) = (ending.clone(), self.streams.shutdown().clone());
             async move {
-                let kept = keep_session(meta, self.session, random, self.session_ready, ending.clone());
+                let kept = keep_session(meta, self.session, random, self.session_ready, leaving);
                 if kept.await == SessionEnd::Replaced {
                     ending.begin();
                 }
             }
         });
+        for listener in self.listeners {
+            self.streams.spawn("kafka listener", listener::run(Arc::clone(&api), listener));
+        }
         tokio::select! {
             () = shutdown.begun() => {}
             // A task of either set panicked: the process must not stay half alive.
@@ -132,15 +151,17 @@ async fn join(tasks: &Tasks, deadline: Duration) {
 fn build_api(
     cluster: ClusterId,
     config: ProxyConfig,
+    kafka: kafka::Shared,
     components: ProxyComponents,
     streams: &Tasks,
     background: &Tasks,
 ) -> Api {
-    let ProxyComponents { meta, store, brokers, clock, random, metrics, readiness, .. } = components;
+    let ProxyComponents { meta, store, brokers, coordinators, clock, random, metrics, readiness, .. } = components;
     let metrics = ProxyMetrics::register(&metrics);
     let deadline = config.metadata_timeout.get();
     let ready = readiness.register("proxy metadata watch");
-    let directory = Directory::new(Arc::clone(&meta), brokers, deadline, random.clone(), ready, metrics.clone());
+    let directory =
+        Directory::new(Arc::clone(&meta), brokers, coordinators, deadline, random.clone(), ready, metrics.clone());
     let directory = Arc::new(directory);
     let links = Links::new(background.clone(), config.produce.connect_timeout.get(), clock.clone(), metrics.clone());
     let appends = Appends::new(
@@ -153,8 +174,11 @@ fn build_api(
     );
     let fetcher = build_fetcher(cluster, &config, &meta, store, &directory, &random, &metrics, background);
     Api {
+        cluster,
+        groups: Groups::new(Arc::clone(&directory), deadline, random.clone()),
         producer_ids: ProducerIds::new(Arc::clone(&meta), deadline),
         produce_budget: Arc::new(Semaphore::new(config.produce.total_bytes.0 as usize)),
+        kafka,
         config,
         meta,
         directory,
@@ -182,13 +206,14 @@ fn build_fetcher(
     let fetch = &config.fetch;
     let heads = HeadReads::new(Arc::clone(meta), Arc::clone(directory), deadline, metrics.clone());
     let tails = Tails::new(Arc::clone(directory), fetch.clone(), random.clone(), background.clone(), metrics.clone());
-    let segments = SegmentReads::new(
+    let chunks = Arc::new(ChunkCache::new(
         store,
-        cluster,
-        fetch.segment_read_bytes.0 as usize,
-        fetch.read_ahead_bytes.0 as usize,
+        fetch.chunk_cache_bytes.0,
+        fetch.read_ahead_bytes.0,
         fetch.call_timeout.get(),
-    );
+        metrics.clone(),
+    ));
+    let segments = SegmentReads { cluster, chunks };
     Fetcher {
         config: fetch.clone(),
         directory: Arc::clone(directory),

@@ -78,5 +78,12 @@ async fn start(process: &mut Process, settings: &BrokerProcess) -> anyhow::Resul
     let service = server.service();
     process.run_grpc(listener, |shutdown| Routes::new(broker_server(service, shutdown)));
     process.run("broker", |shutdown| unfailing(server.run(shutdown)));
-    Announcement { kind: Kind::Broker, id: settings.broker.node_id, grpc: Some(advertised), http }.print()
+    Announcement {
+        kind: Kind::Broker,
+        id: settings.broker.node_id,
+        grpc: Some(advertised),
+        kafka: Default::default(),
+        http,
+    }
+    .print()
 }

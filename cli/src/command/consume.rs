@@ -11,6 +11,7 @@ use futures::{FutureExt, StreamExt};
 use serde::Serialize;
 
 use crate::exit::{Interrupted, OutputError, UsageError};
+use crate::point_in_time::PointInTime;
 use crate::server::connect;
 
 /// Written to standard output at once; less when nothing more is there yet.
@@ -24,14 +25,17 @@ const WRITE_BYTES: usize = 256 << 10;
 Examples:
   bmq consume orders --from earliest --until-end
   bmq consume orders --partition 2 --from 1000 --max 10 -o json
-  bmq consume orders --from latest")]
+  bmq consume orders --from latest
+  bmq consume orders --from 2026-01-31T18:00:00Z --until-end
+  bmq consume orders --from 15m-ago")]
 pub struct Arguments {
     /// The topic's name
     topic: String,
     /// Read this partition only; all of them otherwise
     #[arg(long, value_name = "P")]
     partition: Option<u32>,
-    /// Where to begin: earliest, latest, or an offset (with --partition, if the topic has several)
+    /// Where to begin: earliest, latest, a time (2026-01-31T18:00:00Z, 15m-ago), or an offset (with --partition, if the
+    /// topic has several)
     #[arg(long, value_name = "WHERE", default_value = "earliest")]
     from: From,
     /// Stop once everything that is there now has been shown
@@ -56,9 +60,10 @@ impl FromStr for From {
         match text {
             "earliest" => Ok(From(StartAt::Earliest)),
             "latest" => Ok(From(StartAt::Latest)),
-            offset => match offset.parse() {
-                Ok(offset) => Ok(From(StartAt::Offset(offset))),
-                Err(_) => Err("write earliest, latest or an offset".to_owned()),
+            other => match (other.parse(), other.parse()) {
+                (Ok(offset), _) => Ok(From(StartAt::Offset(offset))),
+                (_, Ok(PointInTime(timestamp_ms))) => Ok(From(StartAt::Timestamp(timestamp_ms))),
+                _ => Err("write earliest, latest, an offset, or a time (2026-01-31T18:00:00Z, 15m-ago)".to_owned()),
             },
         }
     }
@@ -267,6 +272,7 @@ mod tests {
         assert_eq!("earliest".parse(), Ok(From(StartAt::Earliest)));
         assert_eq!("latest".parse(), Ok(From(StartAt::Latest)));
         assert_eq!("17".parse(), Ok(From(StartAt::Offset(17))));
+        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(From(StartAt::Timestamp(1000))));
         assert!("-1".parse::<From>().is_err() && "end".parse::<From>().is_err());
     }
 }

@@ -62,5 +62,12 @@ async fn start(process: &mut Process, settings: &ControllerProcess) -> anyhow::R
     };
     let server = Server::build(settings.controller.clone(), components)?;
     process.run("controller", |shutdown| unfailing(server.run(shutdown)));
-    Announcement { kind: Kind::Controller, id: settings.controller.node_id, grpc: None, http }.print()
+    Announcement {
+        kind: Kind::Controller,
+        id: settings.controller.node_id,
+        grpc: None,
+        kafka: Default::default(),
+        http,
+    }
+    .print()
 }

@@ -15,15 +15,16 @@ use serde::Serialize;
 
 use crate::command::broker::BrokerProcess;
 use crate::command::controller::ControllerProcess;
+use crate::command::coordinator::CoordinatorProcess;
 use crate::command::meta::MetaProcess;
 use crate::command::proxy::ProxyProcess;
 use crate::exit::{Interrupted, UsageError};
 use crate::output::{Answer, OutputArguments, or_dash, table};
 use crate::process::announcement::Kind;
 use crate::process::child::Service;
-use crate::process::settings::{META_PORT, Settings, loopback, parse_pair};
+use crate::process::settings::{ListenerSettings, META_PORT, Settings, loopback, parse_pair};
 
-/// Run a whole cluster on this machine: one metadata service over etcd, one controller, brokers, proxies
+/// Run a whole cluster on this machine: one metadata service over etcd, one controller, brokers, coordinators, proxies
 ///
 /// Needs a running etcd and HDFS. Prints where everything is once all of it is ready, and stops it all on Ctrl-C.
 #[derive(Clone, Debug, Args)]
@@ -36,6 +37,9 @@ pub struct Arguments {
     /// How many brokers
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     brokers: u32,
+    /// How many coordinators
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=64))]
+    coordinators: u32,
     /// How many proxies
     #[arg(long, default_value_t = 1, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=64))]
     proxies: u32,
@@ -54,8 +58,8 @@ pub struct Arguments {
     /// Where settings and logs of the services go
     #[arg(long, value_name = "DIR", default_value = "bmq-local-cluster")]
     dir: PathBuf,
-    /// Set one setting of the services that it concerns, by its first word: meta, controller, broker or proxy for
-    /// those, store for brokers and proxies, meta_client for all but meta, log for all; may be repeated
+    /// Set one setting of the services that it concerns, by its first word: meta, controller, broker, coordinator or
+    /// proxy for those, store for the last three, meta_client for all but meta, log for all; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
     overrides: Vec<(String, String)>,
     #[command(flatten)]
@@ -77,6 +81,8 @@ struct RunningProcess {
     id: u32,
     pid: u32,
     grpc: Option<String>,
+    /// Where Kafka clients connect, if they do.
+    kafka: Option<String>,
     http: String,
     config: PathBuf,
     log: PathBuf,
@@ -126,6 +132,9 @@ impl Cluster {
         for id in 1..=arguments.brokers {
             self.start_one(Kind::Broker, id, plan.broker(id, &meta)?).await?;
         }
+        for id in 1..=arguments.coordinators {
+            self.start_one(Kind::Coordinator, id, plan.coordinator(id, &meta)?).await?;
+        }
         for id in 1..=arguments.proxies {
             self.start_one(Kind::Proxy, id, plan.proxy(id, &meta)?).await?;
         }
@@ -164,10 +173,10 @@ impl Cluster {
         bail!("all processes have ended");
     }
 
-    /// Stops in the reverse order, so that brokers can still release what they own. Goes on after a failure.
+    /// Stops in the reverse order, so that brokers and coordinators can still release what they own. Goes on after a failure.
     async fn stop(&mut self) -> anyhow::Result<()> {
         let mut outcome = Ok(());
-        for kind in [Kind::Proxy, Kind::Broker, Kind::Controller, Kind::Meta] {
+        for kind in [Kind::Proxy, Kind::Coordinator, Kind::Broker, Kind::Controller, Kind::Meta] {
             let of_kind = self.services.iter_mut().filter(|service| service.announcement.kind == kind);
             for stopped in futures::future::join_all(of_kind.map(Service::stop)).await {
                 outcome = outcome.and(stopped);
@@ -185,6 +194,7 @@ impl RunningProcess {
             id: announcement.id,
             pid: service.pid,
             grpc: announcement.grpc,
+            kafka: announcement.kafka.into_values().next(),
             http: announcement.http.to_string(),
             config: service.config.clone(),
             log: service.log.clone(),
@@ -196,9 +206,9 @@ impl Answer for RunningCluster {
     fn table(&self) -> String {
         let row = |process: &RunningProcess| {
             let (kind, id, pid) = (process.kind.name().to_owned(), process.id.to_string(), process.pid.to_string());
-            vec![kind, id, pid, or_dash(process.grpc.as_ref()), process.http.clone()]
+            vec![kind, id, pid, or_dash(process.grpc.as_ref()), or_dash(process.kafka.as_ref()), process.http.clone()]
         };
-        let processes = table(&["KIND", "ID", "PID", "GRPC", "HTTP"], self.processes.iter().map(row));
+        let processes = table(&["KIND", "ID", "PID", "GRPC", "KAFKA", "HTTP"], self.processes.iter().map(row));
         let (dir, server) = (self.dir.display(), &self.server);
         format!(
             "{processes}\n\nSettings and logs: {dir}\nTry:  bmq --server {server} topic create hello --partitions 3\n\
@@ -208,27 +218,30 @@ impl Answer for RunningCluster {
 }
 
 /// The sections that `--set` can reach, and whom they concern.
-const SECTIONS: [(&str, &[Kind]); 7] = [
+const SECTIONS: [(&str, &[Kind]); 8] = [
     ("meta", &[Kind::Meta]),
-    ("meta_client", &[Kind::Controller, Kind::Broker, Kind::Proxy]),
+    ("meta_client", &[Kind::Controller, Kind::Broker, Kind::Coordinator, Kind::Proxy]),
     ("controller", &[Kind::Controller]),
     ("broker", &[Kind::Broker]),
+    ("coordinator", &[Kind::Coordinator]),
     ("proxy", &[Kind::Proxy]),
-    ("store", &[Kind::Broker, Kind::Proxy]),
-    ("log", &[Kind::Meta, Kind::Controller, Kind::Broker, Kind::Proxy]),
+    ("store", &[Kind::Broker, Kind::Coordinator, Kind::Proxy]),
+    ("log", &[Kind::Meta, Kind::Controller, Kind::Broker, Kind::Coordinator, Kind::Proxy]),
 ];
 
 /// What the command sets by itself: `--set` would be overruled.
-const SET_BY_THE_COMMAND: [(&str, &str); 10] = [
+const SET_BY_THE_COMMAND: [(&str, &str); 12] = [
     ("meta.store", "it is etcd"),
     ("meta.etcd.endpoints", "use --etcd"),
     ("meta.etcd.prefix", "use --etcd-prefix"),
     ("meta_client.endpoints", "it is where the metadata service listens"),
     ("store.url", "use --store"),
     ("broker.node_id", "brokers are numbered"),
+    ("coordinator.node_id", "coordinators are numbered"),
     ("proxy.node_id", "proxies are numbered"),
     ("controller.session_ttl", "use --session-ttl"),
     ("broker.session_ttl", "use --session-ttl"),
+    ("coordinator.session_ttl", "use --session-ttl"),
     ("proxy.session_ttl", "use --session-ttl"),
 ];
 
@@ -275,6 +288,7 @@ impl Plan<'_> {
         self.meta()?;
         self.controller(&meta)?;
         self.broker(1, &meta)?;
+        self.coordinator(1, &meta)?;
         self.proxy(1, &meta)?;
         Ok(())
     }
@@ -306,10 +320,21 @@ impl Plan<'_> {
         })
     }
 
+    fn coordinator(&self, id: u32, meta: &str) -> anyhow::Result<String> {
+        self.settings(Kind::Coordinator, |settings: &mut CoordinatorProcess| {
+            (settings.grpc.address, settings.http.address) = (loopback(0), loopback(0));
+            settings.meta_client.endpoints = vec![meta.to_owned()];
+            settings.store.url.clone_from(&self.arguments.store);
+            settings.coordinator.node_id = id;
+            settings.coordinator.session_ttl = self.arguments.session_ttl;
+        })
+    }
+
     fn proxy(&self, id: u32, meta: &str) -> anyhow::Result<String> {
         self.settings(Kind::Proxy, |settings: &mut ProxyProcess| {
             (settings.grpc.address, settings.http.address) = (loopback(0), loopback(0));
             settings.meta_client.endpoints = vec![meta.to_owned()];
+            settings.listeners = vec![ListenerSettings::on_port(0)];
             settings.store.url.clone_from(&self.arguments.store);
             settings.proxy.node_id = id;
             settings.proxy.session_ttl = self.arguments.session_ttl;

@@ -64,5 +64,5 @@ async fn start(process: &mut Process, settings: &MetaProcess) -> anyhow::Result<
     process.run_grpc(listener, |shutdown| Routes::new(meta_server(Arc::new(server), shutdown)));
     ready.set(true, "");
     let grpc = Some(settings.grpc.advertised(bound));
-    Announcement { kind: Kind::Meta, id: settings.node_id, grpc, http }.print()
+    Announcement { kind: Kind::Meta, id: settings.node_id, grpc, kafka: Default::default(), http }.print()
 }

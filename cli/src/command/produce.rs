@@ -68,6 +68,8 @@ pub enum AckArgument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompressionArgument {
     None,
+    Gzip,
+    Snappy,
     Lz4,
     Zstd,
 }
@@ -85,6 +87,8 @@ impl From<CompressionArgument> for Compression {
     fn from(compression: CompressionArgument) -> Compression {
         match compression {
             CompressionArgument::None => Compression::None,
+            CompressionArgument::Gzip => Compression::Gzip,
+            CompressionArgument::Snappy => Compression::Snappy,
             CompressionArgument::Lz4 => Compression::Lz4,
             CompressionArgument::Zstd => Compression::Zstd,
         }

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::announcement::{Announcement, Kind};
 use crate::process::brokers::RemoteBrokers;
+use crate::process::coordinators::RemoteCoordinators;
 use crate::process::settings::{
-    GrpcSettings, HttpSettings, MetaClientSettings, STANDALONE_PORT, Settings, SettingsArguments,
+    GrpcSettings, HttpSettings, ListenerSettings, MetaClientSettings, STANDALONE_PORT, Settings, SettingsArguments,
 };
 use crate::process::store::StoreSettings;
-use crate::process::{Process, bind_grpc, unfailing};
+use crate::process::{Process, bind_grpc, bind_kafka, unfailing};
 
 /// The settings of `bmq proxy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ use crate::process::{Process, bind_grpc, unfailing};
 pub struct ProxyProcess {
     pub log: LogConfig,
     pub grpc: GrpcSettings,
+    /// Where Kafka clients connect.
+    pub listeners: Vec<ListenerSettings>,
     pub http: HttpSettings,
     pub meta_client: MetaClientSettings,
     pub store: StoreSettings,
@@ -32,6 +35,7 @@ impl Default for ProxyProcess {
             log: LogConfig::default(),
             // The port that the tools ask where nothing else is said.
             grpc: GrpcSettings::on_port(STANDALONE_PORT),
+            listeners: vec![ListenerSettings::default()],
             http: HttpSettings::on_port(STANDALONE_PORT + 1),
             meta_client: MetaClientSettings::default(),
             store: StoreSettings::default(),
@@ -43,6 +47,7 @@ impl Default for ProxyProcess {
 impl Settings for ProxyProcess {
     fn validate(&self) -> Result<(), String> {
         self.grpc.validate()?;
+        ListenerSettings::validate_all(&self.listeners)?;
         self.meta_client.validate()?;
         self.store.validate()?;
         self.proxy.validate().map_err(|error| format!("proxy.{error}"))
@@ -66,11 +71,15 @@ async fn start(process: &mut Process, settings: &ProxyProcess) -> anyhow::Result
     process.begin_stage("proxy");
     let (listener, bound) = bind_grpc(settings.grpc.address).await?;
     let advertised = settings.grpc.advertised(bound);
+    let kafka = bind_kafka(&settings.listeners).await?;
+    let told = kafka.iter().map(|listener| (listener.name.clone(), listener.advertised.clone())).collect();
     let components = ProxyComponents {
         meta: settings.meta_client.connect()?,
         store: store.segments,
         brokers: Arc::new(RemoteBrokers::default()),
+        coordinators: Arc::new(RemoteCoordinators::default()),
         address: advertised.clone(),
+        kafka,
         clock: process.clock.clone(),
         random: process.random.clone(),
         metrics: process.metrics.clone(),
@@ -79,5 +88,6 @@ async fn start(process: &mut Process, settings: &ProxyProcess) -> anyhow::Result
     let server = Server::build(settings.proxy.clone(), components).await?;
     process.run_grpc(listener, |_shutdown| server.grpc_routes());
     process.run("proxy", |shutdown| unfailing(server.run(shutdown)));
-    Announcement { kind: Kind::Proxy, id: settings.proxy.node_id, grpc: Some(advertised), http }.print()
+    let (kind, id) = (Kind::Proxy, settings.proxy.node_id);
+    Announcement { kind, id, grpc: Some(advertised), kafka: told, http }.print()
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   gRPC ─▶ proxy ─▶ broker ─▶ DATA/segments
+//!             ├──▶ coordinator ─▶ DATA/segments
 //!             └──▶ metadata ◀──┴── controller        each arrow a trait object, no port in between
 //!                     └─▶ DATA/meta.redb
 //! ```
@@ -12,8 +13,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bmq_broker::{BrokerComponents, BrokerConfig};
+use bmq_common::HumanDuration;
 use bmq_common::telemetry::LogConfig;
 use bmq_controller::{ControllerComponents, ControllerConfig};
+use bmq_coordinator::{CoordinatorComponents, CoordinatorConfig};
 use bmq_meta::config::EmbeddedConfig;
 use bmq_meta::{MetaConfig, MetaServer};
 use bmq_proto::meta::MetaService;
@@ -24,8 +27,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::print_text;
 use crate::process::brokers::LocalBroker;
-use crate::process::settings::{GrpcSettings, HttpSettings, STANDALONE_PORT, Settings, SettingsArguments, quiet_log};
-use crate::process::{Process, bind_grpc, unfailing};
+use crate::process::coordinators::LocalCoordinator;
+use crate::process::settings::{
+    GrpcSettings, HttpSettings, KAFKA_PORT, ListenerSettings, STANDALONE_PORT, Settings, SettingsArguments,
+    check_reachable, quiet_log,
+};
+use crate::process::{Process, bind_grpc, bind_kafka, unfailing};
 
 /// Run everything in one process, on a folder of this machine
 ///
@@ -36,6 +43,7 @@ use crate::process::{Process, bind_grpc, unfailing};
 Examples:
   bmq standalone
   bmq standalone --data-dir /var/lib/bmq
+  bmq standalone --kafka 127.0.0.1:9192
   bmq standalone --grpc 0.0.0.0:9640 --set grpc.advertised=myhost:9640 --insecure")]
 pub struct Arguments {
     /// Where everything is kept; made if it is missing [default: ./bmq-data]
@@ -44,6 +52,9 @@ pub struct Arguments {
     /// Where clients connect to [default: 127.0.0.1:9640]
     #[arg(long, value_name = "ADDR")]
     grpc: Option<SocketAddr>,
+    /// Where Kafka clients connect to [default: 127.0.0.1:9092]
+    #[arg(long, value_name = "ADDR")]
+    kafka: Option<SocketAddr>,
     /// Where /livez, /readyz and /metrics are [default: 127.0.0.1:9641]
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
@@ -63,9 +74,11 @@ struct StandaloneProcess {
     insecure: bool,
     log: LogConfig,
     grpc: GrpcSettings,
+    kafka: GrpcSettings,
     http: HttpSettings,
     controller: ControllerConfig,
     broker: BrokerConfig,
+    coordinator: CoordinatorConfig,
     proxy: ProxyConfig,
 }
 
@@ -76,17 +89,35 @@ impl Default for StandaloneProcess {
             insecure: false,
             log: quiet_log(),
             grpc: GrpcSettings::on_port(STANDALONE_PORT),
+            kafka: GrpcSettings::on_port(KAFKA_PORT),
             http: HttpSettings::on_port(STANDALONE_PORT + 1),
             controller: ControllerConfig::default(),
             broker: BrokerConfig::default(),
-            proxy: ProxyConfig::default(),
+            coordinator: coordinator_of_one_machine(),
+            proxy: proxy_of_one_machine(),
         }
     }
 }
 
+/// Topics are made as clients ask for them, as is best where things are tried out.
+fn proxy_of_one_machine() -> ProxyConfig {
+    let mut config = ProxyConfig::default();
+    config.kafka.auto_create_topics = true;
+    config
+}
+
+/// Few shards, since each has syncs of its own on the same disk; and nobody waits for more members of a new group, as is
+/// best where things are tried out.
+fn coordinator_of_one_machine() -> CoordinatorConfig {
+    let mut config = CoordinatorConfig { shards: 4, ..CoordinatorConfig::default() };
+    config.groups.initial_rebalance_delay = HumanDuration::millis(0);
+    config
+}
+
 impl Settings for StandaloneProcess {
     fn validate(&self) -> Result<(), String> {
-        for (name, address) in [("grpc", self.grpc.address), ("http", self.http.address)] {
+        for (name, address) in [("grpc", self.grpc.address), ("kafka", self.kafka.address), ("http", self.http.address)]
+        {
             if !address.ip().is_loopback() && !self.insecure {
                 return Err(format!(
                     "{name} address {address} can be reached from other machines, and there is no authentication yet: \
@@ -95,8 +126,10 @@ impl Settings for StandaloneProcess {
             }
         }
         self.grpc.validate()?;
+        check_reachable("kafka", self.kafka.address, self.kafka.advertised.as_deref())?;
         self.controller.validate().map_err(|error| format!("controller.{error}"))?;
         self.broker.validate().map_err(|error| format!("broker.{error}"))?;
+        self.coordinator.validate().map_err(|error| format!("coordinator.{error}"))?;
         self.proxy.validate().map_err(|error| format!("proxy.{error}"))
     }
 }
@@ -106,9 +139,10 @@ impl Arguments {
     fn as_settings(&self) -> Vec<(String, String)> {
         let data_dir = self.data_dir.as_ref().map(|dir| ("data_dir", dir.display().to_string()));
         let grpc = self.grpc.map(|address| ("grpc.address", address.to_string()));
+        let kafka = self.kafka.map(|address| ("kafka.address", address.to_string()));
         let http = self.http.map(|address| ("http.address", address.to_string()));
         let insecure = self.insecure.then(|| ("insecure", "true".to_owned()));
-        let given = [data_dir, grpc, http, insecure].into_iter().flatten();
+        let given = [data_dir, grpc, kafka, http, insecure].into_iter().flatten();
         given.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 }
@@ -134,8 +168,13 @@ async fn start(process: &mut Process, settings: &StandaloneProcess) -> anyhow::R
     let foundation = open_data(process, &data_dir).await?;
     let http = process.serve_http(settings.http.address).await?;
     let (listener, grpc) = bind_grpc(settings.grpc.address).await?;
+    let GrpcSettings { address, advertised } = settings.kafka.clone();
+    let kafka = bind_kafka(&[ListenerSettings { address, advertised, ..ListenerSettings::default() }]).await?;
+    let kafka_address = kafka[0].advertised.clone();
 
     let broker = build_broker(process, settings, &foundation).await?;
+    let coordinator = build_coordinator(process, settings, &foundation).await?;
+    let coordinators = Arc::new(LocalCoordinator(coordinator.service()));
     let connector = Arc::new(LocalBroker(broker.service()));
     process.begin_stage("controller");
     let components = ControllerComponents {
@@ -150,12 +189,16 @@ async fn start(process: &mut Process, settings: &StandaloneProcess) -> anyhow::R
     process.run("controller", |shutdown| unfailing(controller.run(shutdown)));
     process.begin_stage("broker");
     process.run("broker", |shutdown| unfailing(broker.run(shutdown)));
+    process.begin_stage("coordinator");
+    process.run("coordinator", |shutdown| unfailing(coordinator.run(shutdown)));
     process.begin_stage("proxy");
     let components = ProxyComponents {
         meta: foundation.meta,
         store: foundation.store,
         brokers: connector,
+        coordinators,
         address: settings.grpc.advertised(grpc),
+        kafka,
         clock: process.clock.clone(),
         random: process.random.clone(),
         metrics: process.metrics.clone(),
@@ -165,7 +208,7 @@ async fn start(process: &mut Process, settings: &StandaloneProcess) -> anyhow::R
     process.run_grpc(listener, |_shutdown| proxy.grpc_routes());
     process.run("proxy", |shutdown| unfailing(proxy.run(shutdown)));
     process.wait_until_ready().await;
-    welcome(&data_dir, grpc, http, settings.insecure)
+    welcome(&data_dir, grpc, &kafka_address, http, settings.insecure)
 }
 
 async fn build_broker(
@@ -184,6 +227,22 @@ async fn build_broker(
     Ok(bmq_broker::Server::build(settings.broker.clone(), components).await?)
 }
 
+async fn build_coordinator(
+    process: &Process,
+    settings: &StandaloneProcess,
+    foundation: &Foundation,
+) -> anyhow::Result<bmq_coordinator::Server> {
+    let components = CoordinatorComponents {
+        meta: Arc::clone(&foundation.meta),
+        store: Arc::clone(&foundation.store),
+        clock: process.clock.clone(),
+        random: process.random.clone(),
+        metrics: process.metrics.clone(),
+        readiness: process.readiness.clone(),
+    };
+    Ok(bmq_coordinator::Server::build(settings.coordinator.clone(), components).await?)
+}
+
 /// Opens the folder, which one process can have at a time.
 async fn open_data(process: &Process, data_dir: &Path) -> anyhow::Result<Foundation> {
     let unusable = || format!("cannot use the data folder {}", data_dir.display());
@@ -197,7 +256,7 @@ async fn open_data(process: &Process, data_dir: &Path) -> anyhow::Result<Foundat
 }
 
 /// Tells where everything is and what to type next.
-fn welcome(data_dir: &Path, grpc: SocketAddr, http: SocketAddr, insecure: bool) -> anyhow::Result<()> {
+fn welcome(data_dir: &Path, grpc: SocketAddr, kafka: &str, http: SocketAddr, insecure: bool) -> anyhow::Result<()> {
     let bmq = std::env::args().next().unwrap_or_else(|| "bmq".to_owned());
     let server = if grpc.port() == STANDALONE_PORT { String::new() } else { format!(" --server {grpc}") };
     let reach = if insecure {
@@ -211,6 +270,7 @@ fn welcome(data_dir: &Path, grpc: SocketAddr, http: SocketAddr, insecure: bool) 
 bmq {version} is running.
 
   clients     {grpc}
+  Kafka       {kafka}
   operators   http://{http}/readyz  /livez  /metrics
   data        {data}
 

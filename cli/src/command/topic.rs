@@ -1,17 +1,18 @@
-//! `bmq topic`: create, list, describe, delete.
+//! `bmq topic`: create, alter, list, describe, delete.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use bmq_client::{PartitionInfo, Topic, TopicDescription};
-use clap::{Args, Subcommand};
+use bmq_client::{PartitionInfo, Topic, TopicChanges, TopicDescription};
+use bmq_proto::topic_config::{SETTINGS, Setting};
+use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use crate::output::{Answer, OutputArguments, or_dash, table};
 use crate::process::settings::parse_pair;
 use crate::server::connect;
 
-/// Create, list, describe and delete topics
+/// Create, alter, list, describe and delete topics
 #[derive(Clone, Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -21,8 +22,10 @@ Examples:
 pub enum Command {
     /// Create a topic
     Create(Create),
+    /// Change a topic's settings, or give it more partitions
+    Alter(Alter),
     /// List all topics
-    List(OutputArguments),
+    List(List),
     /// Show a topic's partitions: their owners, and which offsets they hold
     Describe(Named),
     /// Delete a topic and all of its records, for good
@@ -30,14 +33,7 @@ pub enum Command {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
-Settings of a topic (the broker's own hold where nothing is set):
-  max.message.bytes  the largest record batch taken
-  segment.bytes      a segment is rolled when its file reaches this size
-  segment.ms         a segment is rolled when it has been open for so many milliseconds
-
-Example:
-  bmq topic create orders --partitions 12 --config segment.bytes=67108864")]
+#[command(after_help = settings_help())]
 pub struct Create {
     /// The topic's name: 1 to 249 of the characters a-z, A-Z, 0-9, `.`, `_` and `-`
     name: String,
@@ -47,6 +43,49 @@ pub struct Create {
     /// A setting of the topic, see below; may be repeated
     #[arg(long = "config", value_name = "KEY=VALUE", value_parser = parse_pair)]
     config: Vec<(String, String)>,
+    /// Check everything, create nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: OutputArguments,
+}
+
+/// Change a topic's settings, or give it more partitions
+///
+/// All is checked before anything is changed. New partitions take records from then on; those that are there stay where
+/// they are, so records of one key may come to lie in two partitions.
+#[derive(Clone, Debug, Args)]
+#[command(
+    group(ArgGroup::new("change").required(true).multiple(true)),
+    after_help = "\
+Examples:
+  bmq topic alter orders --partitions 24
+  bmq topic alter orders --config segment.bytes=67108864 --delete-config segment.ms"
+)]
+pub struct Alter {
+    /// The topic's name
+    name: String,
+    /// How many partitions it shall have: as many as now, or more
+    #[arg(long, value_name = "N", group = "change")]
+    partitions: Option<u32>,
+    /// A setting of the topic and its new value; may be repeated
+    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = parse_pair, group = "change")]
+    config: Vec<(String, String)>,
+    /// A setting that goes back to its default; may be repeated
+    #[arg(long = "delete-config", value_name = "KEY", group = "change")]
+    delete_config: Vec<String>,
+    /// Show the topic as it would be, change nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: OutputArguments,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct List {
+    /// Also the topics that hold a service's own state
+    #[arg(long)]
+    internal: bool,
     #[command(flatten)]
     output: OutputArguments,
 }
@@ -65,17 +104,38 @@ pub struct Delete {
     name: String,
 }
 
+/// Every setting that a topic can have, as the table of settings describes it.
+fn settings_help() -> String {
+    let setting = |it: &Setting| format!("  {} ({}; {} unless set)\n      {}", it.name, it.kind, it.default, it.help);
+    let settings: Vec<String> = SETTINGS.iter().map(setting).collect();
+    let example = "Example:\n  bmq topic create orders --partitions 12 --config segment.bytes=67108864";
+    format!("Settings of a topic:\n{}\n\n{example}", settings.join("\n"))
+}
+
 pub async fn run(server: &str, command: Command) -> anyhow::Result<()> {
     let admin = connect(server).await?.admin();
     match command {
-        Command::Create(Create { name, partitions, config, output }) => {
+        Command::Create(Create { name, partitions, config, dry_run, output }) => {
             let config: BTreeMap<_, _> = config.into_iter().collect();
+            if dry_run {
+                let valid = admin.validate_topic(&name, partitions, config).await;
+                valid.with_context(|| format!("topic {name} could not be created"))?;
+                eprintln!("Topic {name} could be created.");
+                return Ok(());
+            }
             let created = admin.create_topic(&name, partitions, config).await;
             let created = created.with_context(|| format!("cannot create topic {name}"))?;
             output.print(&ShownTopic::from(created))
         }
-        Command::List(output) => {
-            let topics = admin.list_topics().await.context("cannot list the topics")?;
+        Command::Alter(Alter { name, partitions, config, delete_config, dry_run, output }) => {
+            let set_config = config.into_iter().collect();
+            let changes = TopicChanges { partitions, set_config, delete_config, validate_only: dry_run };
+            let altered = admin.alter_topic(&name, changes).await;
+            output.print(&ShownTopic::from(altered.with_context(|| format!("cannot alter topic {name}"))?))
+        }
+        Command::List(List { internal, output }) => {
+            let mut topics = admin.list_topics().await.context("cannot list the topics")?;
+            topics.retain(|topic| internal || !topic.internal);
             output.print(&ShownTopics { topics: topics.into_iter().map(ShownTopic::from).collect() })
         }
         Command::Describe(Named { name, output }) => {
@@ -98,6 +158,7 @@ struct ShownTopic {
     partitions: u32,
     config: BTreeMap<String, String>,
     deleting: bool,
+    internal: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,8 +185,8 @@ struct ShownPartition {
 
 impl From<Topic> for ShownTopic {
     fn from(topic: Topic) -> Self {
-        let Topic { name, topic_id, partitions, config, deleting } = topic;
-        ShownTopic { name, topic_id, partitions, config: config.into_iter().collect(), deleting }
+        let Topic { name, topic_id, partitions, config, deleting, internal } = topic;
+        ShownTopic { name, topic_id, partitions, config: config.into_iter().collect(), deleting, internal }
     }
 }
 
@@ -187,7 +248,7 @@ mod tests {
     fn described() -> ShownDescription {
         let config = [("retention.ms".to_owned(), "1".to_owned())].into_iter().collect();
         let (name, topic_id) = ("orders".to_owned(), "00ff".to_owned());
-        let topic = Topic { name, topic_id, partitions: 2, config, deleting: false };
+        let topic = Topic { name, topic_id, partitions: 2, config, deleting: false, internal: false };
         let owned = PartitionInfo {
             partition: 0,
             epoch: 3,
@@ -218,6 +279,7 @@ PARTITION  OWNER  EPOCH  START  END  SEGMENTS
         let json = serde_json::to_value(described()).unwrap();
         let expect = serde_json::json!({
             "name": "orders", "topic_id": "00ff", "partitions": 2, "config": {"retention.ms": "1"}, "deleting": false,
+            "internal": false,
             "partition_list": [
                 {"partition": 0, "epoch": 3, "owner": 1, "log_start": 0, "high_watermark": 42, "segments": 2},
                 {"partition": 1, "epoch": 0, "owner": null, "log_start": null, "high_watermark": null, "segments": 0},

@@ -1,24 +1,22 @@
 //! How others in this process reach brokers: the broker itself where it is in the same process, kept gRPC clients
 //! otherwise.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bmq_proto::broker::{
-    AppendStream, BrokerConnector, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream,
+    ActiveProducer, AppendStream, BrokerConnector, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream, TimeHint,
+    TimeSearch,
 };
 use bmq_proto::meta::SessionRecord;
 use bmq_proto::rpc::{BrokerClient, BrokerClientConfig};
 use bmq_proto::{Epoch, Offset, ServiceError, TopicId, TopicPartition};
-use parking_lot::Mutex;
+
+use super::kept_clients::KeptClients;
 
 /// How long one call to a broker may take. The callers set shorter ones of their own.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
-
-/// More clients than brokers that live at once; beyond it, clients of brokers that are gone are dropped.
-const MAX_CLIENTS: usize = 1_024;
 
 /// The one broker of this process.
 pub struct LocalBroker(pub Arc<dyn BrokerService>);
@@ -32,21 +30,12 @@ impl BrokerConnector for LocalBroker {
 /// Brokers of other processes: one client for each address.
 #[derive(Default)]
 pub struct RemoteBrokers {
-    clients: Mutex<HashMap<String, Arc<dyn BrokerService>>>,
+    clients: KeptClients<dyn BrokerService>,
 }
 
 impl BrokerConnector for RemoteBrokers {
     fn connect(&self, broker: &SessionRecord) -> Arc<dyn BrokerService> {
-        let mut clients = self.clients.lock();
-        if let Some(client) = clients.get(&broker.address) {
-            return Arc::clone(client);
-        }
-        if clients.len() >= MAX_CLIENTS {
-            clients.retain(|_, client| Arc::strong_count(client) > 1);
-        }
-        let client = open(&broker.address);
-        clients.insert(broker.address.clone(), Arc::clone(&client));
-        client
+        self.clients.get(&broker.address, open)
     }
 }
 
@@ -75,6 +64,23 @@ impl BrokerService for Unreachable {
     }
 
     async fn follow(&self, _at: TopicPartition, _epoch: Epoch, _from: Offset) -> Result<TailStream, ServiceError> {
+        Err(self.0.clone())
+    }
+
+    async fn delete_records(&self, _at: TopicPartition, _epoch: Epoch, _to: Offset) -> Result<Offset, ServiceError> {
+        Err(self.0.clone())
+    }
+
+    async fn offset_for_time(
+        &self,
+        _at: TopicPartition,
+        _epoch: Epoch,
+        _search: TimeSearch,
+    ) -> Result<Option<TimeHint>, ServiceError> {
+        Err(self.0.clone())
+    }
+
+    async fn producers(&self, _at: TopicPartition, _epoch: Epoch) -> Result<Vec<ActiveProducer>, ServiceError> {
         Err(self.0.clone())
     }
 

@@ -81,16 +81,59 @@ impl GrpcSettings {
     }
 
     pub fn validate(&self) -> Result<(), String> {
-        if self.address.ip().is_unspecified() && self.advertised.is_none() {
-            return Err(format!(
-                "grpc.address {} reaches nobody from elsewhere, set grpc.advertised too",
-                self.address
-            ));
+        check_reachable("grpc", self.address, self.advertised.as_deref())
+    }
+}
+
+/// A port for Kafka clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenerSettings {
+    /// Clients that come through it are told the addresses that the other proxies have under this name.
+    pub name: String,
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// `host:port` that clients reach it at, where that is not the address.
+    pub advertised: Option<String>,
+}
+
+impl Default for ListenerSettings {
+    fn default() -> Self {
+        ListenerSettings { name: "kafka".to_owned(), address: loopback(KAFKA_PORT), advertised: None }
+    }
+}
+
+impl ListenerSettings {
+    pub fn on_port(port: u16) -> Self {
+        ListenerSettings { address: loopback(port), ..Self::default() }
+    }
+
+    /// Checks listeners of one process together.
+    pub fn validate_all(listeners: &[ListenerSettings]) -> Result<(), String> {
+        for (index, listener) in listeners.iter().enumerate() {
+            let name = &listener.name;
+            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(format!("`{name}` is no name for a listener, use letters and digits"));
+            }
+            if listeners[..index].iter().any(|other| other.name == *name) {
+                return Err(format!("two listeners are called `{name}`"));
+            }
+            check_reachable(&format!("listener `{name}`:"), listener.address, listener.advertised.as_deref())?;
         }
-        match &self.advertised {
-            Some(advertised) => check_address(advertised).map_err(|error| format!("grpc.advertised: {error}")),
-            None => Ok(()),
+        Ok(())
+    }
+}
+
+/// Checks what others are told of a port.
+pub fn check_reachable(whose: &str, address: SocketAddr, advertised: Option<&str>) -> Result<(), String> {
+    let key = |name: &str| if whose.ends_with(':') { format!("{whose} {name}") } else { format!("{whose}.{name}") };
+    match advertised {
+        Some(advertised) => check_address(advertised).map_err(|error| format!("{}: {error}", key("advertised"))),
+        None if address.ip().is_unspecified() => {
+            let (address_key, advertised_key) = (key("address"), key("advertised"));
+            Err(format!("{address_key} {address} reaches nobody from elsewhere, set {advertised_key} too"))
         }
+        None => Ok(()),
     }
 }
 
@@ -158,9 +201,12 @@ impl MetaClientSettings {
 
 /// The ports where nothing else is set; each service's HTTP port follows its gRPC port.
 pub const STANDALONE_PORT: u16 = 9640;
+/// Kafka's own.
+pub const KAFKA_PORT: u16 = 9092;
 pub const META_PORT: u16 = 9650;
 pub const CONTROLLER_HTTP_PORT: u16 = 9661;
 pub const BROKER_PORT: u16 = 9670;
+pub const COORDINATOR_PORT: u16 = 9680;
 
 pub fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -191,6 +237,21 @@ mod tests {
         assert_eq!(grpc.validate(), Ok(()));
         assert_eq!(grpc.advertised(loopback(5)), "broker-1:9670");
         assert_eq!(GrpcSettings::on_port(0).advertised(loopback(5)), "127.0.0.1:5");
+    }
+
+    #[test]
+    fn listeners_have_names_of_their_own() {
+        let named = |name: &str| ListenerSettings { name: name.to_owned(), ..ListenerSettings::on_port(0) };
+        let check = |listeners: &[ListenerSettings], expect: &str| {
+            let error = ListenerSettings::validate_all(listeners).unwrap_err();
+            assert!(error.contains(expect), "{error}");
+        };
+        assert_eq!(ListenerSettings::validate_all(&[named("inside"), named("outside")]), Ok(()));
+        assert_eq!(ListenerSettings::validate_all(&[]), Ok(()));
+        check(&[named("inside"), named("inside")], "two listeners are called `inside`");
+        check(&[named("")], "is no name");
+        let wildcard = ListenerSettings { address: ([0, 0, 0, 0], 1).into(), ..named("inside") };
+        check(&[wildcard], "listener `inside`: address 0.0.0.0:1 reaches nobody from elsewhere");
     }
 
     #[test]

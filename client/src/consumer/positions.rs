@@ -59,14 +59,14 @@ impl SharedBounds {
 }
 
 impl Positions {
-    /// Finds out where "latest" is. `InvalidArgument` if a partition is named twice, or none is.
+    /// Finds out where "latest" and times are. `InvalidArgument` if a partition is named twice, or none is.
     pub async fn start(subscriptions: Vec<Subscription>, admin: &Admin) -> Result<Self, Error> {
         let refuse = |text: String| Err(Error::not_applied(ErrorCode::InvalidArgument, text));
         if subscriptions.is_empty() {
             return refuse("there is nothing to read, name a partition".into());
         }
         let mut this = Self { positions: Vec::new(), by_name: HashMap::new(), bounds: SharedBounds::default() };
-        let mut latest = Vec::new();
+        let (mut latest, mut timed) = (Vec::new(), Vec::new());
         for Subscription { topic, partition, start } in subscriptions {
             let index = this.positions.len();
             let topic: Arc<str> = topic.into();
@@ -81,11 +81,40 @@ impl Positions {
                     latest.push(index);
                     None
                 }
+                StartAt::Timestamp(timestamp_ms) => {
+                    timed.push((index, timestamp_ms));
+                    None
+                }
             };
             this.positions.push(Position { topic, partition, next, end: None, over: false });
         }
         this.ask_bounds(&latest, admin, |position, bounds| position.next = Some(bounds.high_watermark)).await?;
+        this.find_times(&timed, admin).await?;
         Ok(this)
+    }
+
+    /// Asks for all partitions of a topic together that begin at the same time.
+    async fn find_times(&mut self, timed: &[(usize, i64)], admin: &Admin) -> Result<(), Error> {
+        let mut asked: BTreeMap<(Arc<str>, i64), Vec<u32>> = BTreeMap::new();
+        for (index, timestamp_ms) in timed {
+            let position = &self.positions[*index];
+            asked.entry((Arc::clone(&position.topic), *timestamp_ms)).or_default().push(position.partition);
+        }
+        for ((topic, timestamp_ms), partitions) in asked {
+            for found in admin.find_offsets(&topic, &partitions, timestamp_ms).await? {
+                if let Some(index) = self.find(&topic, found.partition) {
+                    self.positions[index].next = Some(found.offset);
+                }
+            }
+        }
+        for (index, _) in timed {
+            let Position { topic, partition, next, .. } = &self.positions[*index];
+            if next.is_none() {
+                let text = format!("the server did not say where partition {partition} of {topic} begins");
+                return Err(Error::protocol(text).of_a_read());
+            }
+        }
+        Ok(())
     }
 
     /// Stops each partition where it ends now.

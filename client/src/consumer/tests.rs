@@ -135,6 +135,14 @@ async fn a_start_beyond_the_end_is_refused_whether_the_stream_ends_or_not() {
 }
 
 #[tokio::test]
+async fn reading_begins_at_a_time() {
+    let server = server_with([10, 10]).await;
+    let timed = vec![("orders", 0, StartAt::Timestamp(7)), ("orders", 1, StartAt::Timestamp(1_000))];
+    let consumer = server.client().await.consume(timed).await.unwrap().until_end().await.unwrap();
+    assert_eq!(read_all(consumer).await, expected([7..10, 10..10]));
+}
+
+#[tokio::test]
 async fn positions_are_checked() {
     let server = server_with([10, 10]).await;
     let client = server.client().await;

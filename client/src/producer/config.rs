@@ -33,6 +33,10 @@ pub enum Compression {
     /// Not at all.
     #[default]
     None,
+    /// Widely known, slow.
+    Gzip,
+    /// Fast.
+    Snappy,
     /// Fast.
     Lz4,
     /// Small.
@@ -43,6 +47,8 @@ impl From<Compression> for Codec {
     fn from(compression: Compression) -> Self {
         match compression {
             Compression::None => Codec::None,
+            Compression::Gzip => Codec::Gzip,
+            Compression::Snappy => Codec::Snappy,
             Compression::Lz4 => Codec::Lz4,
             Compression::Zstd => Codec::Zstd,
         }

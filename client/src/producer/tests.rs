@@ -200,7 +200,7 @@ async fn keyless_records_fill_one_batch_after_the_other() {
 
 #[tokio::test]
 async fn compressed_batches_hold_the_same() {
-    for compression in [Compression::Lz4, Compression::Zstd] {
+    for compression in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
         let server = FakeServer::start(&[("orders", 3)]).await;
         let producer = server.client().await.producer(ProducerConfig { compression, ..small_batches() }).unwrap();
         send_numbered(&producer, 300).await;

@@ -16,6 +16,11 @@ fn topic(name: String, partitions: u32) -> v1::Topic {
     v1::Topic { topic_id: "0".repeat(32), name, partitions, ..Default::default() }
 }
 
+/// It keeps no groups.
+fn unknown_group(group: &str) -> Status {
+    to_public_status(&ServiceError::not_applied(ErrorCode::UnknownGroup, format!("there is no group {group}")))
+}
+
 #[tonic::async_trait]
 impl Admin for Glue {
     async fn create_topic(&self, request: Request<v1::CreateTopicRequest>) -> Result<Response<v1::Topic>, Status> {
@@ -37,6 +42,39 @@ impl Admin for Glue {
         self.0.partition_count(&name).map_err(|error| to_public_status(&error))?;
         self.0.topics.lock().remove(&name);
         Ok(Response::new(v1::DeleteTopicResponse {}))
+    }
+
+    async fn alter_topic(&self, request: Request<v1::AlterTopicRequest>) -> Result<Response<v1::Topic>, Status> {
+        let v1::AlterTopicRequest { name, partitions, .. } = request.into_inner();
+        let count = self.0.partition_count(&name).map_err(|error| to_public_status(&error))?;
+        let count = partitions.unwrap_or(count);
+        self.0.topics.lock().insert(name.clone(), count);
+        Ok(Response::new(topic(name, count)))
+    }
+
+    async fn list_groups(&self, _: Request<v1::ListGroupsRequest>) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        Ok(Response::new(v1::ListGroupsResponse::default()))
+    }
+
+    async fn describe_group(
+        &self,
+        request: Request<v1::DescribeGroupRequest>,
+    ) -> Result<Response<v1::DescribeGroupResponse>, Status> {
+        Err(unknown_group(&request.get_ref().group))
+    }
+
+    async fn delete_group(
+        &self,
+        request: Request<v1::DeleteGroupRequest>,
+    ) -> Result<Response<v1::DeleteGroupResponse>, Status> {
+        Err(unknown_group(&request.get_ref().group))
+    }
+
+    async fn set_group_offsets(
+        &self,
+        request: Request<v1::SetGroupOffsetsRequest>,
+    ) -> Result<Response<v1::SetGroupOffsetsResponse>, Status> {
+        Err(unknown_group(&request.get_ref().group))
     }
 
     async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Result<Response<v1::ListTopicsResponse>, Status> {

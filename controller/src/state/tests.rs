@@ -25,7 +25,13 @@ fn topic(partitions: u32, state: TopicState) -> WatchEvent {
 
 fn broker(node: u32) -> WatchEvent {
     let (kind, node, address) = (NodeKind::Broker, NodeId(node), format!("127.0.0.1:{node}"));
-    WatchEvent::Change(MetaChange::Session(SessionRecord { kind, node, incarnation: Incarnation(1), address }))
+    WatchEvent::Change(MetaChange::Session(SessionRecord {
+        kind,
+        node,
+        incarnation: Incarnation(1),
+        address,
+        endpoints: Default::default(),
+    }))
 }
 
 fn broker_gone(node: u32) -> WatchEvent {

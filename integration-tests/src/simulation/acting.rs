@@ -2,7 +2,7 @@
 
 use bmq_partition::machine::{Action, Event, Published, RollCause, ScanRequest, StoreFault};
 use bmq_proto::meta::PartitionCommand;
-use bmq_proto::{ErrorCode, FileId, ServiceError};
+use bmq_proto::{ErrorCode, FileId, Offset, ServiceError};
 
 use super::env::{MS, SECOND};
 use super::happening::{CreateFate, FileKey, Happening, MachineId, StoreCall};
@@ -81,7 +81,10 @@ impl World {
                 self.call_store(id, StoreCall::Close { segment, index, earlier });
             }
             Action::Discard(file) => self.call_store(id, StoreCall::Delete(file)),
+            // The model's records have no keys: what compaction does is tested over real stores.
+            Action::Compact(request) => self.env.violated(|| format!("no run compacts: {request:?}")),
             Action::Reply { token, reply } => self.reply(id, token.0, reply),
+            Action::RecordsDeleted { token, result } => self.records_deleted(id, token.0, &result),
             Action::Publish(published) => self.show(partition, published),
             Action::ListGarbage => {
                 let hop = self.env.hop();
@@ -172,6 +175,28 @@ impl World {
         self.env.after(back, Happening::Answer { lane, stream, batch, reply });
     }
 
+    /// Somebody who had records deleted is answered: what the answer says is so in metadata.
+    fn records_deleted(&mut self, id: MachineId, token: u64, result: &Result<Offset, ServiceError>) {
+        let Some(running) = self.machines.get_mut(&id) else { return };
+        let partition = running.partition;
+        let Some(before) = running.deletions.remove(&token) else {
+            return self.env.violated(|| format!("deletion {token} was answered twice"));
+        };
+        let start = match result {
+            Ok(start) => *start,
+            Err(error) if error.code == ErrorCode::OutOfRange => {
+                return self.env.coverage.hit("deletion: out of range");
+            }
+            Err(error) if error.code == ErrorCode::NotOwner => return self.env.coverage.hit("deletion: not owner"),
+            Err(error) => return self.env.violated(|| format!("a deletion was refused for no reason: {error:?}")),
+        };
+        self.env.coverage.hit("deletion: done");
+        let known = self.meta.partitions[partition].records.head.log_start;
+        if start < before || known < start {
+            self.env.violated(|| format!("records before {before} are deleted up to {start}, the head says {known}"));
+        }
+    }
+
     /// Rule 1 where it begins: what is shown is synced, in a segment registered under the epoch that shows it.
     fn check_published(&mut self, id: MachineId, published: &Published) {
         let Some(running) = self.machines.get_mut(&id) else { return };
@@ -247,7 +272,9 @@ fn action_name(action: &Action) -> &'static str {
         Action::Write { .. } => "action: write",
         Action::CloseFile { .. } => "action: close file",
         Action::Discard(_) => "action: discard",
+        Action::Compact(_) => "action: compact",
         Action::Reply { .. } => "action: reply",
+        Action::RecordsDeleted { .. } => "action: records deleted",
         Action::Publish(_) => "action: publish",
         Action::Closed { .. } => "action: closed",
         Action::ListGarbage => "action: list garbage",

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bmq_partition::machine::Machine;
-use bmq_proto::Epoch;
 use bmq_proto::broker::AckLevel;
+use bmq_proto::{Epoch, Offset};
 
 use super::happening::{Happening, MachineId};
 
@@ -49,6 +49,8 @@ pub struct Running {
     pub tick_at: Option<u64>,
     /// Appends not answered, by token.
     pub waiting: BTreeMap<u64, Asked>,
+    /// Deletions of records not answered, by token: where the log shall start.
+    pub deletions: BTreeMap<u64, Offset>,
     pub next_token: u64,
 }
 

@@ -104,7 +104,7 @@ impl World {
         segment: SegmentRecord,
         index: Option<Bytes>,
         earlier: Vec<SegmentRecord>,
-    ) -> Result<(), StoreFault> {
+    ) -> Result<Option<i64>, StoreFault> {
         let key = FileKey { partition, file: segment.file };
         let end = segment.end().ok_or_else(|| StoreFault::Damaged("it is not sealed".to_owned()))?;
         let length = self.store.close(machine, key, &mut self.env)?;
@@ -125,9 +125,10 @@ impl World {
         if self.env.strikes(|faults| faults.index_write_fails, "fault: index write fails") {
             return Err(StoreFault::Failed("the index was not written".to_owned()));
         }
+        let max_timestamp_ms = recovery_scan::max_timestamp_ms(&index, folder(partition).segment(segment.file))?;
         let sure = self.checker.partitions[partition].knows_producers();
         self.store.write_index(key, index, sure, &mut self.env);
-        Ok(())
+        Ok(max_timestamp_ms)
     }
 
     /// Recovery ends at the store, perhaps with damage to what was known to be durable.
@@ -175,6 +176,8 @@ impl World {
             return;
         }
         let applied = self.meta.execute(partition, &command, &mut self.env);
+        let first = self.meta.partitions[partition].records.segments.keys().next();
+        self.checker.partitions[partition].dropped |= first.is_some_and(|first| first.0 > 0);
         self.check_command(partition, &command, &applied);
         if applied.changed {
             self.spread_head(partition);

@@ -1,7 +1,9 @@
 //! Faults that come by themselves, and their end.
 
 use bmq_meta::transition::PartitionRecords;
+use bmq_partition::ReplyToken;
 use bmq_partition::machine::Event;
+use bmq_proto::Offset;
 
 use super::env::{MS, SECOND};
 use super::happening::Happening;
@@ -73,18 +75,43 @@ impl World {
             self.cut_stream();
         }
         if self.env.strikes(|faults| faults.index_lost, "fault: index lost") {
-            self.store.harm_index(true, &mut self.env);
+            self.harm_index(true);
         }
         if self.env.strikes(|faults| faults.index_flipped, "fault: index flipped") {
-            self.store.harm_index(false, &mut self.env);
+            self.harm_index(false);
         }
         if self.env.strikes(|faults| faults.idle_breaks, "fault: idle writer breaks") {
             self.store.break_idle_writer(&mut self.env);
         }
+        self.delete_records(partition);
         let wish = self.env.faults.wish_roll;
         if wish > 0 && self.env.dice.chance(wish) {
             let machines: Vec<_> = self.nodes.iter().filter_map(|node| node.machines[partition]).collect();
             machines.into_iter().for_each(|machine| self.tell(machine, Event::RollWanted));
+        }
+    }
+
+    /// Loses or damages an index.
+    fn harm_index(&mut self, lose: bool) {
+        if let Some(key) = self.store.harm_index(lose, &mut self.env) {
+            self.checker.partitions[key.partition].index_harmed = true;
+        }
+    }
+
+    /// A user deletes records, sometimes more than there are.
+    fn delete_records(&mut self, partition: usize) {
+        let wish = self.env.faults.delete_records;
+        if wish == 0 || !self.env.dice.chance(wish) {
+            return;
+        }
+        let log = &self.checker.partitions[partition];
+        let (start, end) = (self.meta.partitions[partition].records.head.log_start.0, log.high_watermark.0 + 1);
+        let before = Offset(self.env.dice.between(start.min(end), end));
+        for id in self.nodes.iter().filter_map(|node| node.machines[partition]).collect::<Vec<_>>() {
+            let Some(running) = self.machines.get_mut(&id) else { continue };
+            let token = ReplyToken(running.next_token);
+            running.next_token += 1;
+            self.tell(id, Event::DeleteRecords { token, before });
         }
     }
 

@@ -34,6 +34,7 @@ pub struct PartitionLog {
     /// The newest epoch that told a high watermark, and the highest that anybody told.
     newest_epoch: Epoch,
     pub high_watermark: Offset,
+    pub log_start: Offset,
     /// The producers after `end`, kept by the same table that a scan of everything would fill.
     pub producers: ProducerTable,
     /// Next sequence of each producer: epoch and number.
@@ -52,6 +53,10 @@ pub struct PartitionLog {
     pub damaged_sealed: BTreeSet<Offset>,
     /// An owner began to serve without the producers of a sealed segment, after waiting as long as it does.
     pub not_waited_for: bool,
+    /// An index was harmed, which is made again from the segments that there are.
+    pub index_harmed: bool,
+    /// Segments were dropped, and with them what they told of producers.
+    pub dropped: bool,
 }
 
 #[derive(Default)]
@@ -96,12 +101,20 @@ impl Checker {
                 format!("rule 4: high watermark {} above the log's end {}", bounds.high_watermark, log.end)
             });
         }
+        if bounds.log_start > bounds.high_watermark {
+            env.violated(|| format!("the log starts at {} above its end", bounds.log_start));
+        }
         if bounds.epoch >= log.newest_epoch {
             log.newest_epoch = bounds.epoch;
             if bounds.high_watermark < log.high_watermark {
                 let (new, old) = (bounds.high_watermark, log.high_watermark);
                 env.violated(|| format!("rule 5: the high watermark went back from {old} to {new}"));
             }
+            if bounds.log_start < log.log_start {
+                let (new, old) = (bounds.log_start, log.log_start);
+                env.violated(|| format!("the log start went back from {old} to {new}"));
+            }
+            log.log_start = bounds.log_start;
         }
         log.high_watermark = log.high_watermark.max(bounds.high_watermark);
     }
@@ -188,7 +201,7 @@ impl Checker {
 impl PartitionLog {
     /// Whether owners must know every producer: what a damaged segment says of them is lost with it.
     pub fn knows_producers(&self) -> bool {
-        self.damaged_sealed.is_empty() && !self.not_waited_for
+        self.damaged_sealed.is_empty() && !self.not_waited_for && !(self.index_harmed && self.dropped)
     }
 
     /// Takes every batch of a sealed range, which must be whole and contiguous.

@@ -19,6 +19,7 @@ pub struct Faults {
     pub index_flipped: u32,
     pub idle_breaks: u32,
     pub wish_roll: u32,
+    pub delete_records: u32,
     // At each message.
     pub message_slow: u32,
     pub watch_lag: u32,
@@ -86,6 +87,7 @@ impl Faults {
             index_write_fails: some([50, 150, 400]),
             damage_open: if dice.chance(120) { 200 } else { 0 },
             damage_sealed: if dice.chance(80) { 200 } else { 0 },
+            delete_records: 0,
         }
     }
 }

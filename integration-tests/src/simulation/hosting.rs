@@ -24,6 +24,9 @@ impl World {
         self.env.trace.note(self.env.now, name, &[id.0.into(), node as u64, partition as u64], || {
             format!("node {node} partition {partition} machine {}: {}", id.0, words(&event))
         });
+        if let Event::DeleteRecords { token, before } = &event {
+            running.deletions.insert(token.0, *before);
+        }
         let actions = running.machine.step(event, now);
         let pending = running.machine.pending_bytes() as u64;
         let limit = self.config.buffer_bytes.0;
@@ -134,6 +137,7 @@ impl World {
             claimed_at: None,
             tick_at: None,
             waiting: BTreeMap::new(),
+            deletions: BTreeMap::new(),
             next_token: 0,
         };
         self.machines.insert(id, running);
@@ -157,6 +161,9 @@ impl World {
         let (node, partition) = (running.node, running.partition);
         if let Some((token, asked)) = running.waiting.first_key_value() {
             self.env.violated(|| format!("token {token} was never answered: {asked:?}"));
+        }
+        if let Some((token, before)) = running.deletions.first_key_value() {
+            self.env.violated(|| format!("deletion {token} before {before} was never answered"));
         }
         self.nodes[node].machines[partition] = None;
         let pause = self.env.dice.between(10 * MS, 500 * MS);
@@ -298,9 +305,12 @@ fn event_name(event: &Event) -> &'static str {
         Event::Progress { .. } => "progress",
         Event::FileClosed { .. } => "file closed",
         Event::Discarded { .. } => "discarded",
+        Event::Compacted(_) => "compacted",
         Event::GarbageListed(_) => "garbage listed",
         Event::Appends(_) => "appends",
         Event::RollWanted => "roll wanted",
+        Event::DeleteRecords { .. } => "delete records",
+        Event::Reconfigure(_) => "reconfigure",
         Event::StreamGone { .. } => "stream gone",
         Event::Release { .. } => "release",
         Event::Tick => "tick",

@@ -122,16 +122,22 @@ fn coverage_name(kind: &PartitionCommandKind) -> &'static str {
         PartitionCommandKind::OpenSegment { .. } => "command: open_segment",
         PartitionCommandKind::SealSegment { .. } => "command: seal_segment",
         PartitionCommandKind::CloseSegment { .. } => "command: close_segment",
+        PartitionCommandKind::ReplaceSegments { .. } => "command: replace_segments",
+        PartitionCommandKind::MoveLogStart { .. } => "command: move_log_start",
         PartitionCommandKind::Checkpoint { .. } => "command: checkpoint",
         PartitionCommandKind::Release { .. } => "command: release",
         PartitionCommandKind::ForgetGarbage { .. } => "command: forget_garbage",
     }
 }
 
-/// Segments are contiguous, and only the last may be open, which is then the one that the head names.
+/// Segments are contiguous and hold everything from the log start on, and only the last may be open, which is then the
+/// one that the head names.
 fn check_records(records: &PartitionRecords) -> Result<(), String> {
     let head = &records.head;
-    let mut next = head.log_start;
+    let mut next = records.segments.keys().next().copied().unwrap_or(head.sealed_end);
+    if next > head.log_start {
+        return Err(format!("the log starts at {}, the first record is {next}", head.log_start));
+    }
     for (base_offset, segment) in &records.segments {
         if *base_offset != segment.base_offset || segment.base_offset != next {
             return Err(format!("segment {segment:?} does not start at {next}"));

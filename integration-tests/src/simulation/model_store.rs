@@ -373,19 +373,23 @@ impl ModelStore {
         file.index = Some(content);
     }
 
-    /// Loses or damages the index of some file.
-    pub fn harm_index(&mut self, lose: bool, env: &mut Env) {
+    /// Loses or damages the index of some file; says which.
+    pub fn harm_index(&mut self, lose: bool, env: &mut Env) -> Option<FileKey> {
         let count = self.files.len() as u64;
         if count == 0 {
-            return;
+            return None;
         }
         let chosen = env.dice.below(count) as usize;
-        let Some(file) = self.files.values_mut().nth(chosen) else { return };
-        let Some(index) = file.index.take().filter(|_| !lose) else { return };
+        let (key, file) = self.files.iter_mut().nth(chosen)?;
+        let index = file.index.take()?;
+        if lose {
+            return Some(*key);
+        }
         let mut bytes = index.to_vec();
         let at = env.dice.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << env.dice.below(8);
         file.index = Some(bytes.into());
+        Some(*key)
     }
 }
 

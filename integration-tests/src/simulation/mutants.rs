@@ -11,12 +11,14 @@ pub enum SimulatedMutant {
     Machine(Mutant),
     /// The transition of this command does not compare the epoch.
     EpochCompare(&'static str),
+    /// A move of the log start drops segments above it.
+    DropAboveLogStart,
     /// The local store looks for a fence before the bytes are durable instead of after.
     FenceSeenBeforeSync,
 }
 
 /// The commands that compare an epoch, as their mutants are called.
-const EPOCH_COMPARES: [&str; 8] = [
+const EPOCH_COMPARES: [&str; 9] = [
     "drop-epoch-compare-record_floor",
     "drop-epoch-compare-finish_recovery",
     "drop-epoch-compare-open_segment",
@@ -25,13 +27,14 @@ const EPOCH_COMPARES: [&str; 8] = [
     "drop-epoch-compare-checkpoint",
     "drop-epoch-compare-release",
     "drop-epoch-compare-forget_garbage",
+    "drop-epoch-compare-move_log_start",
 ];
 
 /// Every mutant.
 pub fn all() -> Vec<SimulatedMutant> {
     let machine = Mutant::ALL.into_iter().map(SimulatedMutant::Machine);
     let meta = EPOCH_COMPARES.into_iter().map(SimulatedMutant::EpochCompare);
-    machine.chain(meta).chain([SimulatedMutant::FenceSeenBeforeSync]).collect()
+    machine.chain(meta).chain([SimulatedMutant::DropAboveLogStart, SimulatedMutant::FenceSeenBeforeSync]).collect()
 }
 
 /// Switches one on for this thread, and all others off.
@@ -42,6 +45,7 @@ pub fn switch(chosen: Option<SimulatedMutant>) {
     });
     meta_mutant::activate(match chosen {
         Some(SimulatedMutant::EpochCompare(name)) => Some(name),
+        Some(SimulatedMutant::DropAboveLogStart) => Some("drop-above-log-start"),
         _ => None,
     });
 }
@@ -51,6 +55,7 @@ impl fmt::Display for SimulatedMutant {
         match self {
             SimulatedMutant::Machine(mutant) => write!(out, "{mutant:?}"),
             SimulatedMutant::EpochCompare(name) => out.write_str(name),
+            SimulatedMutant::DropAboveLogStart => out.write_str("DropAboveLogStart"),
             SimulatedMutant::FenceSeenBeforeSync => out.write_str("FenceSeenBeforeSync"),
         }
     }

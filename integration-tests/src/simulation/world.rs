@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bmq_common::byte_size::ByteSize;
 use bmq_common::human_duration::HumanDuration;
-use bmq_partition::PartitionConfig;
 use bmq_partition::machine::Event;
+use bmq_partition::{BatchRules, LogRules, PartitionConfig};
 use bmq_proto::{ClusterId, PartitionId, TopicId, TopicPartition};
 use bmq_storage::FolderPath;
 
@@ -51,7 +51,8 @@ impl World {
         let nodes = if env.dice.chance(300) { 3 } else { 2 };
         let folder = |partition| FolderPath::new(CLUSTER, topic_partition(partition));
         let store = ModelStore::new(local, (0..partitions).map(folder).collect());
-        let config = random_config(&mut env);
+        let mut config = random_config(&mut env);
+        shorten_log(&mut config, &mut env, seed);
         let clients = partitions * env.dice.between(1, 3) as usize;
         let lanes = (0..clients).map(|number| Lane::new(number, number % partitions, &mut env)).collect();
         Self {
@@ -182,6 +183,19 @@ pub fn topic_partition(partition: usize) -> TopicPartition {
     TopicPartition { topic: TOPIC, partition: PartitionId(partition as u32) }
 }
 
+/// Has records deleted in some runs, by users, by retention, or by both. Drawn apart from the run's own dice, so that
+/// the other runs stay what they were.
+fn shorten_log(config: &mut PartitionConfig, env: &mut Env, seed: u64) {
+    let mut dice = super::dice::Dice::new(seed ^ 0x10_5801);
+    if dice.chance(300) {
+        env.faults.delete_records = *dice.pick(&[20, 60, 150]);
+    }
+    if dice.chance(300) {
+        config.retention_interval = HumanDuration(Duration::from_millis(*dice.pick(&[500, 3000])));
+        config.log.retention_bytes = Some(*dice.pick(&[0, 3000, 10_000]));
+    }
+}
+
 /// Small sizes and short times, so that everything happens often.
 fn random_config(env: &mut Env) -> PartitionConfig {
     let duration = |ns| HumanDuration(Duration::from_nanos(ns));
@@ -197,5 +211,9 @@ fn random_config(env: &mut Env) -> PartitionConfig {
         rolls_per_minute: *env.dice.pick(&[8, 40, 200]),
         sealed_wait: duration(10 * SECOND),
         release_wait: duration(*env.dice.pick(&[200, 2000]) * MS),
+        retention_interval: duration(SECOND),
+        log: LogRules::default(),
+        batches: BatchRules::default(),
+        ..PartitionConfig::default()
     }
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use bmq_proto::meta::{
-    Checkpoint, GarbageRecord, Intent, PartitionCommand, PartitionCommandKind, PartitionHead, PartitionView,
-    SegmentRecord,
+    Checkpoint, GarbageRecord, Intent, MAX_DROPPED_SEGMENTS, PartitionCommand, PartitionCommandKind, PartitionHead,
+    PartitionView, SegmentRecord,
 };
 use bmq_proto::rpc::record::{StoredRecord, encode_record};
 use bmq_proto::{Offset, ServiceError, TopicPartition};
@@ -141,6 +141,8 @@ async fn load_segments(
         NeededSegments::All => attempts.list(&keys::segments(partition)).await?,
         NeededSegments::LastUpTo(offset) => last_up_to(attempts, partition, offset, 2).await?,
         NeededSegments::At(offset) => last_up_to(attempts, partition, offset, 1).await?,
+        NeededSegments::First(limit) => first(attempts, partition, limit).await?,
+        NeededSegments::Between(first, last) => between(attempts, partition, first, last).await?,
         NeededSegments::None => Vec::new(),
     };
     if head.open.is_some() && needed != NeededSegments::All {
@@ -160,6 +162,27 @@ async fn last_up_to(
     let start = keys::segments(partition);
     let end = after_key(&keys::segment(partition, offset));
     attempts.list_page(ListRequest { start, end, order: Order::Descending, limit, at: None }).await
+}
+
+/// The oldest segments.
+async fn first(
+    attempts: &mut Attempts<'_>,
+    partition: TopicPartition,
+    limit: usize,
+) -> Result<Vec<Entry>, ServiceError> {
+    attempts.list_page(ListRequest { limit, ..ListRequest::prefix(&keys::segments(partition)) }).await
+}
+
+/// The segments that start from `first` to `last`; more than a command may name are not looked for.
+async fn between(
+    attempts: &mut Attempts<'_>,
+    partition: TopicPartition,
+    first: Offset,
+    last: Offset,
+) -> Result<Vec<Entry>, ServiceError> {
+    let (start, end) = (keys::segment(partition, first), after_key(&keys::segment(partition, last)));
+    let limit = MAX_DROPPED_SEGMENTS;
+    attempts.list_page(ListRequest { start, end, order: Order::Ascending, limit, at: None }).await
 }
 
 /// Whether the head still is what was read.

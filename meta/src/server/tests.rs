@@ -73,8 +73,8 @@ impl Cluster {
 
 async fn open_session(meta: &MetaServer, kind: NodeKind, node: u32, incarnation: u64) -> SessionId {
     let (node, incarnation) = (NodeId(node), Incarnation(incarnation));
-    let request =
-        OpenSession { kind, node, incarnation, address: "127.0.0.1:1".to_owned(), time_to_live: TIME_TO_LIVE };
+    let (address, endpoints) = ("127.0.0.1:1".to_owned(), Default::default());
+    let request = OpenSession { kind, node, incarnation, address, endpoints, time_to_live: TIME_TO_LIVE };
     meta.open_session(request).await.unwrap()
 }
 
@@ -133,7 +133,8 @@ impl<'a> Broker<'a> {
 
     async fn close(&mut self, base_offset: u64, nonce: u64) -> Result<PartitionView, ServiceError> {
         let (epoch, file) = (self.epoch, file(self.epoch.0, nonce));
-        self.send(PartitionCommandKind::CloseSegment { epoch, base_offset: Offset(base_offset), file }).await
+        let base_offset = Offset(base_offset);
+        self.send(PartitionCommandKind::CloseSegment { epoch, base_offset, file, max_timestamp_ms: None }).await
     }
 
     async fn checkpoint(&mut self, nonce: u64, offset: u64) -> Result<PartitionView, ServiceError> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bmq_proto::meta::{CreateTopic, Intent, TopicRecord};
+use bmq_proto::meta::{ConfigChanges, CreateTopic, Intent, TopicRecord};
 use bmq_proto::rpc::record::{CounterRecord, TermRecord, encode_record};
 use bmq_proto::{ErrorCode, NodeId, ServiceError, Term, TopicId, TopicPartition};
 
@@ -50,20 +50,43 @@ impl MetaServer {
     }
 
     pub(super) async fn do_delete_topic(&self, name: &str) -> Result<TopicRecord, ServiceError> {
+        self.change_topic("delete topic", name, |present| topic::delete(present, name)).await
+    }
+
+    pub(super) async fn do_alter_topic_config(
+        &self,
+        name: &str,
+        changes: &ConfigChanges,
+    ) -> Result<TopicRecord, ServiceError> {
+        self.change_topic("alter topic", name, |present| topic::alter_config(present, name, changes)).await
+    }
+
+    pub(super) async fn do_add_partitions(&self, name: &str, total: u32) -> Result<TopicRecord, ServiceError> {
+        self.change_topic("add partitions", name, |present| topic::add_partitions(present, name, total)).await
+    }
+
+    /// Replaces a topic's record by what `change` makes of it; one that it leaves as it is counts as done.
+    async fn change_topic(
+        &self,
+        call: &'static str,
+        name: &str,
+        change: impl Fn(Option<&TopicRecord>) -> Result<TopicRecord, ServiceError>,
+    ) -> Result<TopicRecord, ServiceError> {
         topic::check_name(name)?;
-        let mut attempts = self.attempts("delete topic");
+        let mut attempts = self.attempts(call);
         loop {
             let found = find_by_name(&mut attempts, name).await?;
-            let marked = topic::delete(found.record.as_ref(), name).map_err(|error| attempts.refusal(error))?;
-            if found.record.as_ref() == Some(&marked) {
-                return Ok(marked);
+            let changed = change(found.record.as_ref()).map_err(|error| attempts.refusal(error))?;
+            if found.record.as_ref() == Some(&changed) {
+                return Ok(changed);
             }
             let transaction = Transaction::default()
                 .expect(&found.key, Expected::unchanged(found.read.as_ref()))
-                .put(&found.key, encode_record(&marked));
+                .put(&found.key, encode_record(&changed));
             if attempts.commit(transaction).await? == Commit::Done {
-                tracing::info!(topic = name, id = %marked.id, "topic marked for deletion");
-                return Ok(marked);
+                let TopicRecord { id, partitions, config, state, .. } = &changed;
+                tracing::info!(call, topic = name, %id, partitions, ?config, ?state, "topic changed");
+                return Ok(changed);
             }
         }
     }

@@ -2,9 +2,11 @@
 //!
 //! Invariants, kept by every command that is applied:
 //! ```text
-//!   log_start ≤ … sealed segments, without gap or overlap … ≤ sealed_end
-//!                                                             └─ open segment, if `head.open` names one
+//!   first segment ≤ log_start   … sealed segments, without gap or overlap … ≤ sealed_end
+//!                                                                           └─ open segment, if `head.open` names one
 //! ```
+//! * what lies below the log start is read by nobody, and its segments go when the owner can spare them, the newest
+//!   sealed one excepted, which tells the next owner of the producers;
 //! * at most one segment is open: the last one, the one that `head.open` names;
 //! * a sealed end never changes, and a sealed range is never empty;
 //! * the epoch grows with each claim, and no command of another epoch than the head's changes anything;
@@ -15,6 +17,8 @@
 //! repeat that others overtook.
 
 mod claim;
+mod log_start;
+mod replace;
 mod segment;
 
 #[cfg(test)]
@@ -23,8 +27,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 use bmq_proto::meta::{
-    Checkpoint, GarbageRecord, Intent, PartitionCommand, PartitionCommandKind, PartitionHead, PartitionView,
-    SegmentRecord,
+    Checkpoint, GarbageRecord, Intent, MAX_DROPPED_SEGMENTS, PartitionCommand, PartitionCommandKind, PartitionHead,
+    PartitionView, SegmentRecord,
 };
 use bmq_proto::{Epoch, ErrorCode, FileId, Offset, ServiceError};
 
@@ -101,6 +105,10 @@ pub enum NeededSegments {
     At(Offset),
     /// The last two that start at or below.
     LastUpTo(Offset),
+    /// So many from the oldest on.
+    First(usize),
+    /// Those that start from the first to the second, both included.
+    Between(Offset, Offset),
 }
 
 /// What must be read for a command.
@@ -119,6 +127,13 @@ pub fn needs(command: &PartitionCommandKind) -> Needs {
             Needs { garbage: Some(*file), ..segments(NeededSegments::LastUpTo(end.offset)) }
         }
         PartitionCommandKind::CloseSegment { base_offset, .. } => segments(NeededSegments::At(*base_offset)),
+        // One more than is dropped: the first that is left.
+        PartitionCommandKind::MoveLogStart { .. } => segments(NeededSegments::First(MAX_DROPPED_SEGMENTS + 1)),
+        PartitionCommandKind::ReplaceSegments { replaced, file, .. } => {
+            let (first, last) = (replaced.first(), replaced.last());
+            let between = first.zip(last).map(|(first, last)| NeededSegments::Between(first.0, last.0));
+            Needs { garbage: Some(*file), ..segments(between.unwrap_or_default()) }
+        }
         PartitionCommandKind::Checkpoint { .. } => Needs { checkpoint: true, ..Needs::default() },
         PartitionCommandKind::ForgetGarbage { file, .. } => Needs { garbage: Some(*file), ..Needs::default() },
     }
@@ -152,7 +167,29 @@ pub fn apply(
             transition.open_segment(new, *seal)
         }
         PartitionCommandKind::SealSegment { file, end, .. } => transition.seal_segment(*file, *end),
-        PartitionCommandKind::CloseSegment { base_offset, file, .. } => transition.close_segment(*base_offset, *file),
+        PartitionCommandKind::CloseSegment { base_offset, file, max_timestamp_ms, .. } => {
+            transition.close_segment(*base_offset, *file, *max_timestamp_ms)
+        }
+        PartitionCommandKind::MoveLogStart { log_start, drop_below, .. } => {
+            transition.move_log_start(*log_start, *drop_below)
+        }
+        PartitionCommandKind::ReplaceSegments {
+            epoch,
+            replaced,
+            file,
+            start_position,
+            end_position,
+            max_timestamp_ms,
+        } => {
+            let new = replace::Compacted {
+                epoch: *epoch,
+                file: *file,
+                start_position: *start_position,
+                end_position: *end_position,
+                max_timestamp_ms: *max_timestamp_ms,
+            };
+            transition.replace_segments(replaced, new)
+        }
         PartitionCommandKind::Checkpoint { checkpoint } => transition.checkpoint(*checkpoint),
         PartitionCommandKind::Release { .. } => transition.release(),
         PartitionCommandKind::ForgetGarbage { file, .. } => transition.forget_garbage(*file),
@@ -176,6 +213,7 @@ pub fn answer(records: &PartitionRecords, command: &PartitionCommand) -> Partiti
         }
         PartitionCommandKind::RecordFloor { file, .. }
         | PartitionCommandKind::SealSegment { file, .. }
+        | PartitionCommandKind::ReplaceSegments { file, .. }
         | PartitionCommandKind::CloseSegment { file, .. } => segments.retain(|segment| segment.file == *file),
         PartitionCommandKind::FinishRecovery { found, .. } => {
             segments.retain(|segment| found.is_some_and(|(file, _)| file == segment.file));
@@ -184,6 +222,7 @@ pub fn answer(records: &PartitionRecords, command: &PartitionCommand) -> Partiti
             let sealed_now = seal.is_some() && segment.end().is_some_and(|end| end.offset == *base_offset);
             segment.file == *file || sealed_now
         }),
+        PartitionCommandKind::MoveLogStart { .. } => segments.truncate(1),
         PartitionCommandKind::Checkpoint { .. }
         | PartitionCommandKind::Release { .. }
         | PartitionCommandKind::ForgetGarbage { .. } => segments.clear(),

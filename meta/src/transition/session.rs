@@ -11,6 +11,7 @@ use super::refuse;
 /// Longest and shortest life of a session after its last keep-alive.
 pub const TIME_TO_LIVE: std::ops::RangeInclusive<Duration> = MIN_SESSION_TTL..=Duration::from_secs(600);
 const MAX_ADDRESS: usize = 512;
+const MAX_ENDPOINTS: usize = 16;
 
 /// The record of a session that is kept alive under `id`.
 pub fn open(request: &OpenSession, id: SessionId) -> Result<StoredSession, ServiceError> {
@@ -20,6 +21,7 @@ pub fn open(request: &OpenSession, id: SessionId) -> Result<StoredSession, Servi
         node: request.node,
         incarnation: request.incarnation,
         address: request.address.clone(),
+        endpoints: request.endpoints.clone(),
     };
     Ok(StoredSession { session, id })
 }
@@ -35,9 +37,14 @@ pub fn check(request: &OpenSession) -> Result<(), ServiceError> {
         );
         return refuse(ErrorCode::InvalidArgument, message);
     }
-    if request.address.len() > MAX_ADDRESS || !request.address.is_ascii() {
+    let is_text = |text: &String| text.len() <= MAX_ADDRESS && text.is_ascii();
+    let all_text = request.endpoints.iter().all(|(name, address)| is_text(name) && is_text(address));
+    if !is_text(&request.address) || !all_text {
         let message = format!("an address is ASCII text of at most {MAX_ADDRESS} characters");
         return refuse(ErrorCode::InvalidArgument, message);
+    }
+    if request.endpoints.len() > MAX_ENDPOINTS {
+        return refuse(ErrorCode::InvalidArgument, format!("a session has at most {MAX_ENDPOINTS} endpoints"));
     }
     Ok(())
 }

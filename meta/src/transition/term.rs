@@ -54,7 +54,13 @@ mod tests {
     use bmq_proto::{Incarnation, NodeId};
 
     fn session(id: u64, kind: NodeKind) -> StoredSession {
-        let session = SessionRecord { kind, node: NodeId(1), incarnation: Incarnation(1), address: String::new() };
+        let session = SessionRecord {
+            kind,
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            address: String::new(),
+            endpoints: Default::default(),
+        };
         StoredSession { session, id: SessionId(id) }
     }
 

@@ -1,6 +1,6 @@
 //! A topic's life: created, marked for deletion, purged.
 
-use bmq_proto::meta::{CreateTopic, TopicRecord, TopicState};
+use bmq_proto::meta::{ConfigChanges, CreateTopic, TopicRecord, TopicState, apply_config_changes};
 use bmq_proto::topic_config::TopicSettings;
 use bmq_proto::{ErrorCode, NodeId, ServiceError, TopicId, TopicPartition};
 
@@ -42,6 +42,39 @@ pub fn delete(present: Option<&TopicRecord>, name: &str) -> Result<TopicRecord, 
     match present {
         Some(topic) => Ok(TopicRecord { state: TopicState::Deleting, ..topic.clone() }),
         None => refuse(ErrorCode::UnknownTopic, format!("there is no topic `{name}`")),
+    }
+}
+
+/// The record with other settings; the same one if they are so already.
+pub fn alter_config(
+    present: Option<&TopicRecord>,
+    name: &str,
+    changes: &ConfigChanges,
+) -> Result<TopicRecord, ServiceError> {
+    let topic = in_use(present, name)?;
+    Ok(TopicRecord { config: apply_config_changes(&topic.config, changes)?, ..topic.clone() })
+}
+
+/// The record with `total` partitions; the same one if it has so many already.
+pub fn add_partitions(present: Option<&TopicRecord>, name: &str, total: u32) -> Result<TopicRecord, ServiceError> {
+    let topic = in_use(present, name)?;
+    if total < topic.partitions {
+        let message = format!("topic `{name}` has {} partitions, which cannot become {total}", topic.partitions);
+        return refuse(ErrorCode::InvalidArgument, message);
+    }
+    if total > MAX_PARTITIONS {
+        return refuse(ErrorCode::InvalidArgument, format!("{total} partitions, of at most {MAX_PARTITIONS}"));
+    }
+    Ok(TopicRecord { partitions: total, ..topic.clone() })
+}
+
+fn in_use<'a>(present: Option<&'a TopicRecord>, name: &str) -> Result<&'a TopicRecord, ServiceError> {
+    match present {
+        None => refuse(ErrorCode::UnknownTopic, format!("there is no topic `{name}`")),
+        Some(topic) if topic.state == TopicState::Deleting => {
+            refuse(ErrorCode::UnknownTopic, format!("topic `{name}` is being deleted"))
+        }
+        Some(topic) => Ok(topic),
     }
 }
 
@@ -95,6 +128,8 @@ pub fn check_name(name: &str) -> Result<(), ServiceError> {
 mod tests {
     use super::*;
     use bmq_proto::PartitionId;
+    use bmq_proto::meta::ConfigChange;
+    use proptest::prelude::*;
 
     fn request(name: &str, partitions: u32) -> CreateTopic {
         CreateTopic { name: name.to_owned(), partitions, config: Default::default() }
@@ -138,6 +173,64 @@ mod tests {
         assert_eq!(with("segment.bytes", "1048576").unwrap().config["segment.bytes"], "1048576");
         for (name, value) in [("segment.bytes", "x"), ("no.such.setting", "1")] {
             assert_eq!(with(name, value).unwrap_err().code, ErrorCode::InvalidArgument);
+        }
+    }
+
+    /// A setting's name, known or not, and a change of it, allowed or not.
+    fn changes() -> impl Strategy<Value = ConfigChanges> {
+        let name = prop_oneof![Just("segment.bytes"), Just("segment.ms"), Just("max.message.bytes"), Just("colour")];
+        let value = prop_oneof![Just("1048576"), Just("5000"), Just("0"), Just("red")];
+        let change = prop_oneof![
+            value.clone().prop_map(|value| ConfigChange::Set(value.to_owned())),
+            Just(ConfigChange::Delete),
+            value.prop_map(|value| ConfigChange::Append(value.to_owned())),
+        ];
+        prop::collection::btree_map(name.prop_map(str::to_owned), change, 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn changed_settings_are_allowed_ones_and_come_twice_as_once(requests in prop::collection::vec(changes(), 1..6)) {
+            let mut topic = create(None, &request("t", 3), TopicId([1; 16])).unwrap();
+            for changes in requests {
+                let Ok(changed) = alter_config(Some(&topic), "t", &changes) else {
+                    continue;
+                };
+                prop_assert!(TopicSettings::parse(&changed.config).is_ok());
+                prop_assert_eq!(&alter_config(Some(&changed), "t", &changes).unwrap(), &changed);
+                let named = |name: &String| changes.contains_key(name);
+                for (name, value) in topic.config.iter().filter(|(name, _)| !named(name)) {
+                    prop_assert_eq!(changed.config.get(name), Some(value));
+                }
+                prop_assert_eq!((changed.id, changed.partitions, changed.state), (topic.id, 3, topic.state));
+                topic = changed;
+            }
+        }
+
+        #[test]
+        fn partitions_only_grow(totals in prop::collection::vec(0..MAX_PARTITIONS * 2, 1..20)) {
+            let mut topic = create(None, &request("t", 3), TopicId([1; 16])).unwrap();
+            for total in totals {
+                let allowed = (topic.partitions..=MAX_PARTITIONS).contains(&total);
+                let grown = add_partitions(Some(&topic), "t", total);
+                prop_assert_eq!(grown.is_ok(), allowed);
+                if let Ok(grown) = grown {
+                    prop_assert_eq!(grown.partitions, total);
+                    prop_assert_eq!(add_partitions(Some(&grown), "t", total).unwrap(), grown.clone());
+                    topic = grown;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_topics_in_use_are_altered() {
+        let topic = create(None, &request("t", 3), TopicId([1; 16])).unwrap();
+        let deleting = delete(Some(&topic), "t").unwrap();
+        for present in [None, Some(&deleting)] {
+            let altered = alter_config(present, "t", &ConfigChanges::new());
+            assert_eq!(altered.unwrap_err().code, ErrorCode::UnknownTopic);
+            assert_eq!(add_partitions(present, "t", 9).unwrap_err().code, ErrorCode::UnknownTopic);
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) async fn run(
     segment: &SegmentRecord,
     index: Option<Bytes>,
     earlier: Vec<SegmentRecord>,
-) -> Result<(), StoreFault> {
+) -> Result<Option<i64>, StoreFault> {
     let path = folder.segment(segment.file);
     let end = segment.end().ok_or_else(|| StoreFault::Damaged(format!("{path} is not sealed")))?;
     let length = close(store, path, writer).await?;
@@ -28,7 +28,9 @@ pub(super) async fn run(
         Some(index) => index,
         None => recovery_scan::make_index(store, folder, segment, earlier).await?,
     };
-    store.write_index(path, index).await.map_err(super::noted)
+    let max_timestamp_ms = recovery_scan::max_timestamp_ms(&index, path)?;
+    store.write_index(path, index).await.map_err(super::noted)?;
+    Ok(max_timestamp_ms)
 }
 
 async fn close(

@@ -117,6 +117,10 @@ impl Recovering {
             return None;
         }
         let open = report.open.as_ref()?;
+        if open.end.offset < self.head.log_start {
+            let (file, found, start) = (open.file, open.end.offset, self.head.log_start);
+            return Some(format!("file {file} holds records up to {found}, all up to {start} were durable"));
+        }
         let segment = self.segments.iter().find(|segment| segment.file == open.file)?;
         let checkpoint = self.checkpoint.filter(|checkpoint| checkpoint.file == segment.file);
         let checkpoint = checkpoint.map(|checkpoint| checkpoint.position).unwrap_or_default();
@@ -307,9 +311,10 @@ impl Machine {
         let ScanProgress::Done(report) = scan else { unreachable!("recovery is finished with a report of the scan") };
         let unread = |state: &FileState| !matches!(state, FileState::Ready(_));
         let mut serving = Serving::new(&view.head, &report, now);
-        serving.producers_are_complete = !files.values().any(unread) && report.damaged.is_empty();
+        let complete = !files.values().any(unread) && report.damaged.is_empty() && !report.forgetful;
+        serving.producers_are_complete = complete;
         let failed = |file: &FileId| files.get(file) == Some(&FileState::Failed);
-        let unreadable = serving.take_over(segments, &report, failed);
+        let unreadable = serving.take_over(segments, &report, failed, now);
         self.out.push(Action::Publish(serving.bounds_only()));
         self.out.extend(unreadable.iter().filter_map(damaged_range));
         self.out.push(Action::ListGarbage);

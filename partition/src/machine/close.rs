@@ -1,9 +1,10 @@
 //! Sealed segments on their way to CLOSED, in the background: the file is closed, covers its end, has its index.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bmq_proto::FileId;
-use bmq_proto::meta::{PartitionCommandKind, SegmentRecord};
+use bmq_proto::meta::{PartitionCommandKind, SegmentRecord, SegmentState};
+use bmq_proto::{FileId, Offset};
 
 use super::event::IndexBytes;
 use super::serve::Serving;
@@ -14,7 +15,7 @@ const CLOSE_RETRY: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub(super) struct Closing {
-    segment: SegmentRecord,
+    pub segment: SegmentRecord,
     /// `None` if it has to be made from the file.
     index: Option<IndexBytes>,
     begun: bool,
@@ -28,11 +29,10 @@ impl Closing {
 
 impl Serving {
     /// What has a closing's file closed. Segments before it are needed only to make an index from scratch.
-    fn close_action(closing: &Closing, earlier: &[SegmentRecord]) -> Action {
-        let before = |earlier: &&SegmentRecord| earlier.base_offset < closing.segment.base_offset;
+    fn close_action(closing: &Closing, kept: &BTreeMap<Offset, SegmentRecord>) -> Action {
         let earlier = match closing.index {
             Some(_) => Vec::new(),
-            None => earlier.iter().filter(before).cloned().collect(),
+            None => kept.range(..closing.segment.base_offset).map(|(_, segment)| segment.clone()).collect(),
         };
         Action::CloseFile { segment: closing.segment.clone(), index: closing.index.clone(), earlier }
     }
@@ -44,25 +44,27 @@ impl Serving {
         segments: Vec<SegmentRecord>,
         report: &ScanReport,
         failed: impl Fn(&FileId) -> bool,
+        now: Now,
     ) -> Vec<SegmentRecord> {
         let mut unreadable = Vec::new();
         let damaged = |file: &FileId| report.damaged.iter().any(|(damaged, _)| damaged == file);
         for mut segment in segments {
             if let Some(open) = report.open.as_ref().filter(|open| open.file == segment.file) {
-                segment.state = bmq_proto::meta::SegmentState::Sealed { end: open.end };
+                segment.state = SegmentState::Sealed { end: open.end };
+                segment.sealed_at_ms = now.wall.0;
             }
-            let empty = segment.end().is_none_or(|end| end.offset == segment.base_offset);
-            if segment.end().is_some() && (failed(&segment.file) || damaged(&segment.file)) {
+            // One that was found empty is no segment any more.
+            if segment.end().is_none_or(|end| end.offset == segment.base_offset) {
+                continue;
+            }
+            if failed(&segment.file) || damaged(&segment.file) {
                 unreadable.push(segment.clone());
-            } else if !segment.is_closed() && !empty {
+            } else if !segment.is_closed() {
                 let index = report.indexes.iter().find(|(file, _)| *file == segment.file);
                 let index = index.map(|(_, index)| index.clone());
                 self.closings.insert(segment.file, Closing::new(segment.clone(), index));
             }
-            self.earlier.push(segment);
-        }
-        if self.producers_are_complete && self.closings.values().all(|closing| closing.index.is_some()) {
-            self.earlier.clear();
+            self.kept.insert(segment.base_offset, segment);
         }
         unreadable
     }
@@ -74,20 +76,21 @@ impl Machine {
         let Phase::Serving(serving) = &mut self.phase else { return };
         for closing in serving.closings.values_mut().filter(|closing| !closing.begun) {
             closing.begun = true;
-            self.out.push(Serving::close_action(closing, &serving.earlier));
+            self.out.push(Serving::close_action(closing, &serving.kept));
         }
     }
 
-    pub(super) fn finish_close(&mut self, file: FileId, result: Result<(), StoreFault>, now: Now) {
+    pub(super) fn finish_close(&mut self, file: FileId, result: Result<Option<i64>, StoreFault>, now: Now) {
         let Phase::Serving(serving) = &mut self.phase else { return };
         let Some(closing) = serving.closings.get(&file) else { return };
         match result {
-            Ok(()) => {
+            Ok(max_timestamp_ms) => {
                 let (epoch, base_offset) = (serving.epoch, closing.segment.base_offset);
-                self.commands.submit(PartitionCommandKind::CloseSegment { epoch, base_offset, file });
+                let command = PartitionCommandKind::CloseSegment { epoch, base_offset, file, max_timestamp_ms };
+                self.commands.submit(command);
             }
             Err(StoreFault::NotClosed | StoreFault::NoSpace(_) | StoreFault::Failed(_)) => {
-                let again = Serving::close_action(closing, &serving.earlier);
+                let again = Serving::close_action(closing, &serving.kept);
                 self.later(CLOSE_RETRY, again, now);
             }
             Err(fault @ (StoreFault::NotFound | StoreFault::Damaged(_))) => {
@@ -100,10 +103,17 @@ impl Machine {
         }
     }
 
-    pub(super) fn finish_close_command(&mut self, file: FileId) {
+    pub(super) fn finish_close_command(&mut self, base_offset: Offset, file: FileId, max_timestamp_ms: Option<i64>) {
         let Phase::Serving(serving) = &mut self.phase else { return };
         serving.closings.remove(&file);
+        if let Some(segment) = serving.kept.get_mut(&base_offset)
+            && let Some(end) = segment.end()
+        {
+            segment.state = SegmentState::Closed { end };
+            segment.max_timestamp_ms = max_timestamp_ms;
+        }
         self.out.push(Action::Closed { file });
+        self.move_log_start_if_due();
     }
 }
 

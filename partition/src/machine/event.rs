@@ -13,6 +13,8 @@ use bytes::Bytes;
 
 use super::roll::RollCause;
 use crate::append::{Append, AppendReply, ReplyToken};
+use crate::compaction::{CompactionReport, CompactionRequest};
+use crate::config::PartitionConfig;
 
 /// The time, as the driver reads it before each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,16 +72,22 @@ pub enum Event {
     Created { file: FileId, result: Result<(), StoreFault> },
     /// How far a writer has come.
     Progress { file: FileId, progress: WriterProgress },
-    /// The result of [`Action::CloseFile`].
-    FileClosed { file: FileId, result: Result<(), StoreFault> },
+    /// The result of [`Action::CloseFile`]: the highest timestamp that the index tells, if any record has one.
+    FileClosed { file: FileId, result: Result<Option<i64>, StoreFault> },
     /// The result of [`Action::Discard`].
     Discarded { file: FileId, deleted: bool },
+    /// The result of [`Action::Compact`].
+    Compacted(CompactionReport),
     /// The result of [`Action::ListGarbage`].
     GarbageListed(Result<Vec<GarbageRecord>, ServiceError>),
     /// Batches to append, in order.
     Appends(Vec<Append>),
     /// A reader wants what lies in the open file and cannot be served otherwise.
     RollWanted,
+    /// Records below `before` are no longer wanted.
+    DeleteRecords { token: ReplyToken, before: Offset },
+    /// The settings changed.
+    Reconfigure(Box<PartitionConfig>),
     /// A stream between proxy and broker ended.
     StreamGone { stream: u64 },
     /// Give the partition up in good order, waiting at most so long for sealed files to be closed.
@@ -110,10 +118,14 @@ pub enum Action {
     /// Close a sealed segment's file, check that it covers the end, and write its index. Without one, make it from the
     /// file and the `earlier` segments.
     CloseFile { segment: SegmentRecord, index: Option<IndexBytes>, earlier: Vec<SegmentRecord> },
+    /// Write segments anew without the records that later ones replace.
+    Compact(CompactionRequest),
     /// A file that no record names and none can name any more: abandon and delete it.
     Discard(FileId),
     /// Answer an append.
     Reply { token: ReplyToken, reply: AppendReply },
+    /// Answer a wish to delete records: where the log starts now.
+    RecordsDeleted { token: ReplyToken, result: Result<Offset, ServiceError> },
     /// Show batches and bounds to readers.
     Publish(Published),
     /// Read the partition's garbage records.
@@ -145,6 +157,7 @@ pub struct PublishedBatch {
     pub next_offset: Offset,
     pub file: FileId,
     pub position: BytePosition,
+    pub max_timestamp_ms: i64,
     pub bytes: Bytes,
 }
 
@@ -167,6 +180,8 @@ pub type IndexBytes = Bytes;
 pub struct ScanReport {
     /// The producers after the last batch found.
     pub producers: ProducerSnapshot,
+    /// A compacted segment had to be read for the producers, and does not hold all that it once told of them.
+    pub forgetful: bool,
     /// Sealed segments whose content fails; they stay as they are.
     pub damaged: Vec<(FileId, String)>,
     /// Indexes of the segments read that have none, the open one's included.

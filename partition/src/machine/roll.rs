@@ -109,12 +109,13 @@ impl Serving {
             state: SegmentState::Sealed { end },
             floor: None,
             created_at_ms: open.opened_wall_ms,
+            sealed_at_ms: now.wall.0,
+            max_timestamp_ms: None,
+            compacted: false,
         };
         let complete = self.producers_are_complete;
         let index = complete.then(|| open.index.finish(self.snapshot()).encode());
-        if !complete {
-            self.earlier.push(segment.clone());
-        }
+        self.kept.insert(segment.base_offset, segment.clone());
         self.closings.insert(open.file, Closing::new(segment, index));
     }
 }
@@ -136,7 +137,7 @@ impl Machine {
         let Some(open) = &serving.open else { return };
         if open.written.0 >= self.setup.config.segment_bytes.0 {
             self.begin_roll(RollCause::Size, now);
-        } else if now.monotonic >= open.opened_at + self.setup.config.segment_age.0 && !open.frozen {
+        } else if now.monotonic >= open.opened_at + self.setup.config.roll_age() && !open.frozen {
             self.begin_roll(RollCause::Age, now);
         }
     }

@@ -12,8 +12,10 @@ use bmq_storage::{ProducerSnapshot, WriterProgress, WriterState};
 use bytes::Bytes;
 
 use super::close::Closing;
+use super::compaction::Compaction;
 use super::event::PublishedBatch;
 use super::garbage::Garbage;
+use super::log_start::LogStartMove;
 use super::pending::{Pending, PendingBatch, Waiting};
 use super::roll::{Roll, RollCause};
 use super::{Action, Machine, Now, Phase, Published, ScanReport};
@@ -42,8 +44,10 @@ pub(super) struct Serving {
     /// A command that seals the open file without a successor is on its way.
     pub sealing: bool,
     pub closings: BTreeMap<FileId, Closing>,
-    /// Segments before the closing ones, for indexes that have to be made from scratch.
-    pub earlier: Vec<SegmentRecord>,
+    /// The sealed segments on record, by their first offset.
+    pub kept: BTreeMap<Offset, SegmentRecord>,
+    pub moving: LogStartMove,
+    pub compaction: Compaction,
     pub garbage: Garbage,
     /// When the last rolls were, for the cap.
     pub rolls: VecDeque<Monotonic>,
@@ -108,7 +112,9 @@ impl Serving {
             roll: None,
             sealing: false,
             closings: BTreeMap::new(),
-            earlier: Vec::new(),
+            kept: BTreeMap::new(),
+            moving: LogStartMove::new(head.log_start, now),
+            compaction: Compaction::new(now),
             garbage: Garbage::default(),
             rolls: VecDeque::new(),
             failures: 0,
@@ -278,7 +284,8 @@ impl Serving {
                 out.push(Action::Reply { token, reply: Ok(appended) });
             }
             let position = BytePosition(end.0 - batch.bytes.len() as u64);
-            batches.push(PublishedBatch { base_offset, next_offset, file: open.file, position, bytes: batch.bytes });
+            let (file, bytes) = (open.file, batch.bytes);
+            batches.push(PublishedBatch { base_offset, next_offset, file, position, max_timestamp_ms, bytes });
         }
         if !batches.is_empty() {
             self.failures = 0;
@@ -289,8 +296,14 @@ impl Serving {
     fn show_last(&self, bytes: &Bytes) -> PublishedBatch {
         let file = FileId { epoch: self.epoch, nonce: 0 };
         let base_offset = Offset(self.next_offset.0 - 1);
-        let position = BytePosition::ZERO;
-        PublishedBatch { base_offset, next_offset: self.next_offset, file, position, bytes: bytes.clone() }
+        PublishedBatch {
+            base_offset,
+            next_offset: self.next_offset,
+            file,
+            position: BytePosition::ZERO,
+            max_timestamp_ms: 0,
+            bytes: bytes.clone(),
+        }
     }
 
     /// The producers that belong into the index of a segment that ends at the high watermark.
@@ -318,10 +331,12 @@ impl Serving {
         if let Some(roll) = &self.roll {
             deadlines.extend(roll.start_at);
         } else if let Some(open) = self.open.as_ref().filter(|_| !self.sealing) {
-            deadlines.push(open.opened_at + config.segment_age.0);
+            deadlines.push(open.opened_at + config.roll_age());
             deadlines.extend(self.pending.is_empty().then(|| self.idle_at(config)));
         }
         deadlines.extend(self.release_until.map(|limits| limits.next));
+        deadlines.extend(self.retention_at(config));
+        deadlines.extend(self.compaction_at(config).filter(|_| self.release_until.is_none()));
         deadlines.into_iter().min()
     }
 }
@@ -361,6 +376,8 @@ impl Machine {
         self.checkpoint_if_due(now);
         self.seal_if_idle(now);
         self.delete_garbage_if_due(now);
+        self.apply_retention_if_due(now);
+        self.compact_if_due(now);
         self.continue_release(now);
     }
 }

@@ -17,6 +17,7 @@ impl Serving {
                 out.push(Action::Reply { token: waiting.token, reply: Err(error.clone()) });
             }
         }
+        self.moving.give_up(out);
     }
 }
 

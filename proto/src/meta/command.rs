@@ -3,6 +3,9 @@
 use super::{Checkpoint, Owner, PartitionHead, SegmentRecord};
 use crate::{BytePosition, Epoch, FileId, Offset, TopicPartition};
 
+/// Most segments that one command drops or replaces: a transaction of a metadata store is bounded.
+pub const MAX_DROPPED_SEGMENTS: usize = 32;
+
 /// Where a sealed segment ends: both values are exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentEnd {
@@ -43,8 +46,22 @@ pub enum PartitionCommandKind {
     },
     /// Seal the open segment without a successor (idleness, release).
     SealSegment { epoch: Epoch, file: FileId, end: SegmentEnd },
-    /// A sealed segment's file is closed, covers its end, and its index is written.
-    CloseSegment { epoch: Epoch, base_offset: Offset, file: FileId },
+    /// A sealed segment's file is closed, covers its end, and its index is written, which says the highest timestamp.
+    CloseSegment { epoch: Epoch, base_offset: Offset, file: FileId, max_timestamp_ms: Option<i64> },
+    /// Nobody reads below `log_start` any more. Sealed segments that end at or below both it and `drop_below` become
+    /// garbage, the oldest first and at most [`MAX_DROPPED_SEGMENTS`] of them. With `drop_below` the owner keeps what
+    /// it is at work on, and the segment with the newest index, from which the next owner knows the producers.
+    MoveLogStart { epoch: Epoch, log_start: Offset, drop_below: Offset },
+    /// Put one segment, written by compaction and closed, in the place of closed ones that follow each other: it takes
+    /// over their range of offsets, and their files become garbage. At most [`MAX_DROPPED_SEGMENTS`] are replaced.
+    ReplaceSegments {
+        epoch: Epoch,
+        replaced: Vec<(Offset, FileId)>,
+        file: FileId,
+        start_position: BytePosition,
+        end_position: BytePosition,
+        max_timestamp_ms: Option<i64>,
+    },
     /// Move the checkpoint forward; one that would go back changes nothing. Changes neither head nor its version.
     Checkpoint { checkpoint: Checkpoint },
     /// Give the partition up. Nothing may be open.
@@ -64,6 +81,8 @@ impl PartitionCommandKind {
             | PartitionCommandKind::OpenSegment { epoch, .. }
             | PartitionCommandKind::SealSegment { epoch, .. }
             | PartitionCommandKind::CloseSegment { epoch, .. }
+            | PartitionCommandKind::MoveLogStart { epoch, .. }
+            | PartitionCommandKind::ReplaceSegments { epoch, .. }
             | PartitionCommandKind::Release { epoch }
             | PartitionCommandKind::ForgetGarbage { epoch, .. } => Some(*epoch),
         }
@@ -78,6 +97,8 @@ impl PartitionCommandKind {
             PartitionCommandKind::OpenSegment { .. } => "open_segment",
             PartitionCommandKind::SealSegment { .. } => "seal_segment",
             PartitionCommandKind::CloseSegment { .. } => "close_segment",
+            PartitionCommandKind::MoveLogStart { .. } => "move_log_start",
+            PartitionCommandKind::ReplaceSegments { .. } => "replace_segments",
             PartitionCommandKind::Checkpoint { .. } => "checkpoint",
             PartitionCommandKind::Release { .. } => "release",
             PartitionCommandKind::ForgetGarbage { .. } => "forget_garbage",
@@ -87,8 +108,9 @@ impl PartitionCommandKind {
 
 /// One partition's records at one revision.
 ///
-/// The answer to a claim holds every segment, ordered by offset, and the checkpoint. The answer to any other command
-/// holds only the head, and the segments that the command changed.
+/// The answer to a claim holds every segment, ordered by offset, and the checkpoint. The answer to a move of the log
+/// start holds the head and the first segment that is left, if any. The answer to any other command holds only the
+/// head, and the segments that the command changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PartitionView {
     pub head: PartitionHead,

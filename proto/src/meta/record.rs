@@ -69,6 +69,8 @@ pub struct SessionRecord {
     pub node: NodeId,
     pub incarnation: Incarnation,
     pub address: String,
+    /// A proxy's Kafka listeners: `host:port` by the listener's name.
+    pub endpoints: BTreeMap<String, String>,
 }
 
 /// What the controller wants of one partition.
@@ -110,7 +112,7 @@ pub struct PartitionHead {
     /// Oldest first, strictly growing in epoch and never shrinking in start. An epoch that wrote nothing has the same
     /// start as its successor.
     pub epoch_chain: Vec<EpochStart>,
-    /// First offset still kept.
+    /// First offset that may be read. Segments below it go as they can: the newest sealed one stays all the same.
     pub log_start: Offset,
     /// First offset after the last sealed segment: where the open segment starts, or the next one will.
     pub sealed_end: Offset,
@@ -143,6 +145,12 @@ pub struct SegmentRecord {
     pub floor: Option<BytePosition>,
     /// When it was registered, in milliseconds since 1970, by the owner's clock. Informs people and age limits.
     pub created_at_ms: i64,
+    /// When it was sealed, likewise; 0 while it is open.
+    pub sealed_at_ms: i64,
+    /// The highest timestamp of its records; `None` until it is closed, and if no record has one.
+    pub max_timestamp_ms: Option<i64>,
+    /// Whether it was written by compaction: its offsets may have gaps, and its batches come from older epochs.
+    pub compacted: bool,
 }
 
 impl SegmentRecord {

@@ -25,11 +25,7 @@ pub struct BatchBuilder {
 
 impl BatchBuilder {
     /// An empty batch. Timestamps are stored relative to `base_timestamp` (milliseconds): take the first record's.
-    ///
-    /// # Panics
-    /// If the codec is not a built-in one: check with [`Codec::is_built_in`] where it is chosen.
     pub fn new(codec: Codec, base_timestamp: i64) -> Self {
-        assert!(codec.is_built_in(), "batches are not built with {codec}");
         Self {
             codec,
             // Any base reaches every timestamp, so one that the format does not allow need not be an error.
@@ -70,19 +66,8 @@ impl BatchBuilder {
             return Err(BatchError::TooLarge { size: records_len, max: MAX_RECORDS_LEN });
         }
 
-        let out = &mut self.bytes;
-        varint::put(out, body_len as i64);
-        out.push(0);
-        varint::put(out, timestamp_delta);
-        varint::put(out, offset_delta);
-        put_nullable(out, key);
-        put_nullable(out, value);
-        varint::put(out, headers.len() as i64);
-        for (key, value) in headers {
-            put_nullable(out, Some(key));
-            put_nullable(out, *value);
-        }
-        debug_assert_eq!(out.len() - HEADER_LEN, records_len);
+        put_record(&mut self.bytes, (timestamp_delta, offset_delta), key, value, headers);
+        debug_assert_eq!(self.bytes.len() - HEADER_LEN, records_len);
 
         self.max_timestamp = self.max_timestamp.max(timestamp);
         self.record_count += 1;
@@ -139,6 +124,28 @@ impl BatchBuilder {
         let crc = crc32c::crc32c(&batch[field::ATTRIBUTES..]);
         batch[field::CRC..field::ATTRIBUTES].copy_from_slice(&crc.to_be_bytes());
         batch.into()
+    }
+}
+
+/// Appends a record with its deltas of timestamp and offset.
+pub(super) fn put_record(
+    out: &mut Vec<u8>,
+    (timestamp_delta, offset_delta): (i64, i64),
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[HeaderRef<'_>],
+) {
+    let body_len = 1 + varint::len(timestamp_delta) + varint::len(offset_delta) + payload_len(key, value, headers);
+    varint::put(out, body_len as i64);
+    out.push(0);
+    varint::put(out, timestamp_delta);
+    varint::put(out, offset_delta);
+    put_nullable(out, key);
+    put_nullable(out, value);
+    varint::put(out, headers.len() as i64);
+    for (key, value) in headers {
+        put_nullable(out, Some(key));
+        put_nullable(out, *value);
     }
 }
 

@@ -1,15 +1,19 @@
 //! How the records of a batch are compressed, all together.
 //!
-//! We store all five codecs unopened, and compress and decompress three of them.
+//! Snappy comes in two forms, a bare block and the framed blocks of `snappy-java`: both are read, the second is
+//! written, as Kafka's Java client does.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
-use super::{BatchError, Bound};
+use super::{BatchError, Bound, snappy};
 use crate::ids::ParseIdError;
 
 /// First bytes of an LZ4 frame. The library would also read the legacy frame, which no Kafka client writes and whose
@@ -22,9 +26,9 @@ pub enum Codec {
     /// Not at all.
     #[default]
     None = 0,
-    /// gzip; stored and served, never opened.
+    /// gzip.
     Gzip = 1,
-    /// Snappy; stored and served, never opened.
+    /// Snappy.
     Snappy = 2,
     /// The LZ4 frame format.
     Lz4 = 3,
@@ -43,11 +47,6 @@ impl Codec {
         found.ok_or(BatchError::Corrupt { field: "compression codec", found: id.into(), expected })
     }
 
-    /// Whether we can compress and decompress with it, as against only pass it on.
-    pub fn is_built_in(self) -> bool {
-        matches!(self, Self::None | Self::Lz4 | Self::Zstd)
-    }
-
     /// The codec's name in configurations and on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -59,27 +58,33 @@ impl Codec {
         }
     }
 
-    /// Appends the compressed form of `records` to `out`. The codec is a built-in one.
+    /// Appends the compressed form of `records` to `out`.
     pub(super) fn compress(self, records: &[u8], out: &mut Vec<u8>) {
         let result = match self {
             Self::None => out.write_all(records),
             Self::Lz4 => compress_lz4(records, out),
             Self::Zstd => compress_zstd(records, out),
-            Self::Gzip | Self::Snappy => unreachable!("a builder is made only for built-in codecs, not for {self}"),
+            Self::Gzip => compress_gzip(records, out),
+            Self::Snappy => snappy::compress(records, out),
         };
         result.expect("writing to memory does not fail");
     }
 
     /// The uncompressed form of `records`: the same bytes if they are not compressed, else at most `max_bytes`.
     ///
-    /// Beyond that the decoders hold buffers of a constant size: for LZ4 at most 13 MiB, for Zstandard a window of at
-    /// most 128 MiB of address space, of which only as much is touched as was decompressed.
+    /// Beyond that the decoders hold buffers of a constant size: for gzip less than 100 KiB, for LZ4 at most 13 MiB,
+    /// for Zstandard a window of at most 128 MiB of address space, of which only as much is touched as was
+    /// decompressed.
     pub(super) fn decompress(self, records: Bytes, max_bytes: usize) -> Result<Bytes, BatchError> {
         let result = match self {
             Self::None => return Ok(records),
             Self::Lz4 => decompress_lz4(&records, max_bytes),
             Self::Zstd => decompress_zstd(&records, max_bytes),
-            Self::Gzip | Self::Snappy => return Err(BatchError::UnsupportedCodec { codec: self }),
+            Self::Gzip => read_up_to(MultiGzDecoder::new(&records[..]), max_bytes),
+            Self::Snappy => {
+                let plain = snappy::decompress(&records, max_bytes).transpose();
+                plain.ok_or(BatchError::DecompressedTooLarge { max: max_bytes })?
+            }
         };
         let plain = result.map_err(|source| BatchError::Decompress { codec: self, source })?;
         if plain.len() > max_bytes {
@@ -87,6 +92,13 @@ impl Codec {
         }
         Ok(plain.into())
     }
+}
+
+fn compress_gzip(records: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let mut encoder = GzEncoder::new(out, Compression::default());
+    encoder.write_all(records)?;
+    encoder.finish()?;
+    Ok(())
 }
 
 fn compress_lz4(records: &[u8], out: &mut Vec<u8>) -> io::Result<()> {

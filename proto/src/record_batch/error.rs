@@ -77,12 +77,6 @@ pub enum BatchError {
         /// What its value may be.
         expected: Bound,
     },
-    /// The records are compressed with a codec that we only pass on.
-    #[error("records compressed with {codec} cannot be opened here, only none, lz4 and zstd")]
-    UnsupportedCodec {
-        /// The codec named by the header.
-        codec: Codec,
-    },
     /// The batch belongs to a transaction.
     #[error("transactional batches are not supported")]
     UnsupportedTransaction,
@@ -101,7 +95,7 @@ impl BatchError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::TooLarge { .. } | Self::DecompressedTooLarge { .. } => ErrorCode::MessageTooLarge,
-            Self::UnsupportedCodec { .. } | Self::UnsupportedTransaction => ErrorCode::Unsupported,
+            Self::UnsupportedTransaction => ErrorCode::Unsupported,
             Self::Truncated { .. }
             | Self::Corrupt { .. }
             | Self::BadVarint { .. }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::ids::Offset;
 
-const BUILT_IN: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Zstd];
+const COMPRESSING: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
 /// A record to append.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ fn edited(batch: &[u8], edit: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 fn any_codec() -> impl Strategy<Value = Codec> {
-    prop::sample::select(&BUILT_IN[..])
+    prop::sample::select(&Codec::ALL[..])
 }
 
 fn any_input() -> impl Strategy<Value = Input> {

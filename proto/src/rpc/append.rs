@@ -3,9 +3,11 @@
 use super::decode::{DecodeError, epoch, invalid, offset, required};
 use super::status::{error_from_message, error_message};
 use crate::broker::{
-    AckLevel, AppendAnswer, AppendItem, Appended, OwnerBatches, OwnerRead, PartitionBounds, TailEvent,
+    AckLevel, ActiveProducer, AppendAnswer, AppendItem, Appended, OwnerBatches, OwnerRead, PartitionBounds, TailEvent, TimeHint,
+    TimeSearch,
 };
 use crate::internal as pb;
+use crate::record_batch::ProducerKey;
 
 impl From<AppendItem> for pb::AppendItem {
     fn from(item: AppendItem) -> Self {
@@ -87,6 +89,49 @@ impl TryFrom<pb::PartitionBounds> for PartitionBounds {
             log_start: offset("bounds.log_start", message.log_start)?,
             high_watermark: offset("bounds.high_watermark", message.high_watermark)?,
         })
+    }
+}
+
+/// The time that a request names; without one it asks for the highest.
+pub(super) fn time_search(at_or_after_ms: Option<i64>) -> TimeSearch {
+    at_or_after_ms.map_or(TimeSearch::Highest, TimeSearch::AtOrAfter)
+}
+
+/// The reverse of [`time_search`].
+pub(super) fn at_or_after(search: TimeSearch) -> Option<i64> {
+    match search {
+        TimeSearch::AtOrAfter(timestamp_ms) => Some(timestamp_ms),
+        TimeSearch::Highest => None,
+    }
+}
+
+impl From<TimeHint> for pb::TimeHint {
+    fn from(hint: TimeHint) -> Self {
+        Self { from: hint.from.0, timestamp_ms: hint.timestamp_ms }
+    }
+}
+
+impl TryFrom<pb::TimeHint> for TimeHint {
+    type Error = DecodeError;
+    fn try_from(message: pb::TimeHint) -> Result<Self, DecodeError> {
+        Ok(Self { from: offset("time_hint.from", message.from)?, timestamp_ms: message.timestamp_ms })
+    }
+}
+
+impl From<ActiveProducer> for pb::ActiveProducer {
+    fn from(producer: ActiveProducer) -> Self {
+        let ActiveProducer { key, last_sequence, last_timestamp_ms } = producer;
+        Self { id: key.id, epoch: key.epoch.into(), last_sequence, last_timestamp_ms }
+    }
+}
+
+impl TryFrom<pb::ActiveProducer> for ActiveProducer {
+    type Error = DecodeError;
+    fn try_from(message: pb::ActiveProducer) -> Result<Self, DecodeError> {
+        let pb::ActiveProducer { id, epoch, last_sequence, last_timestamp_ms } = message;
+        let epoch =
+            i16::try_from(epoch).map_err(|_| invalid("active_producer.epoch", epoch, "a number of 16 bits"))?;
+        Ok(Self { key: ProducerKey { id, epoch }, last_sequence, last_timestamp_ms })
     }
 }
 

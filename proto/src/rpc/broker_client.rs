@@ -12,14 +12,15 @@ use tonic::{Request, Response, Status};
 use tracing::{debug, warn};
 
 use super::aggregate::aggregate;
-use super::decode::{DecodeError, all};
+use super::append::at_or_after;
+use super::decode::{DecodeError, all, offset, optional};
 use super::dial::channel;
 use super::meta_stream::ending_with_error;
 use super::status::from_status;
 use super::{MAX_MESSAGE_BYTES, STREAM_MESSAGE_BYTES};
 use crate::broker::{
-    AppendAnswer, AppendItem, AppendStream, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailEvent,
-    TailStream,
+    ActiveProducer, AppendAnswer, AppendItem, AppendStream, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailEvent,
+    TailStream, TimeHint, TimeSearch,
 };
 use crate::internal as pb;
 use crate::internal::broker_client::BrokerClient as Stub;
@@ -105,6 +106,35 @@ impl BrokerService for BrokerClient {
             Ok(event) => TailEvent::try_from(event).map_err(unreadable),
             Err(status) => Err(from_status(&status)),
         })))
+    }
+
+    async fn delete_records(
+        &self,
+        partition: TopicPartition,
+        epoch: Epoch,
+        before: Offset,
+    ) -> Result<Offset, ServiceError> {
+        let request = pb::DeleteRecordsRequest { partition: Some(partition.into()), epoch: epoch.0, before: before.0 };
+        let answer = self.answer(self.others.clone().delete_records(self.request(request))).await?;
+        offset("delete_records.log_start", answer.log_start).map_err(unreadable)
+    }
+
+    async fn offset_for_time(
+        &self,
+        partition: TopicPartition,
+        epoch: Epoch,
+        search: TimeSearch,
+    ) -> Result<Option<TimeHint>, ServiceError> {
+        let at_or_after_ms = at_or_after(search);
+        let request = pb::OffsetForTimeRequest { partition: Some(partition.into()), epoch: epoch.0, at_or_after_ms };
+        let answer = self.answer(self.others.clone().offset_for_time(self.request(request))).await?;
+        optional(answer.hint).map_err(unreadable)
+    }
+
+    async fn producers(&self, partition: TopicPartition, epoch: Epoch) -> Result<Vec<ActiveProducer>, ServiceError> {
+        let request = pb::ListProducersRequest { partition: Some(partition.into()), epoch: epoch.0 };
+        let answer = self.answer(self.others.clone().list_producers(self.request(request))).await?;
+        all(answer.producers).map_err(unreadable)
     }
 
     async fn delete_topic_data(&self, topic: TopicId) -> Result<(), ServiceError> {

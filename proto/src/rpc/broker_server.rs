@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::aggregate::aggregate;
+use super::append::time_search;
 use super::decode::{all, epoch, offset, topic_id};
 use super::meta_server::{failed, partition_of, refused};
 use super::{MAX_MESSAGE_BYTES, STREAM_MESSAGE_BYTES};
@@ -81,6 +82,41 @@ impl Broker for Glue {
         let responses =
             events.map(|event| event.map(Into::into).map_err(failed)).take_until(async move { shutdown.begun().await });
         Ok(Response::new(responses.boxed()))
+    }
+
+    async fn delete_records(
+        &self,
+        request: Request<pb::DeleteRecordsRequest>,
+    ) -> Result<Response<pb::DeleteRecordsResponse>, Status> {
+        let request = request.into_inner();
+        let partition = partition_of(request.partition)?;
+        let epoch = epoch("delete_records.epoch", request.epoch).map_err(refused)?;
+        let before = offset("delete_records.before", request.before).map_err(refused)?;
+        let log_start = self.service.delete_records(partition, epoch, before).await.map_err(failed)?;
+        Ok(Response::new(pb::DeleteRecordsResponse { log_start: log_start.0 }))
+    }
+
+    async fn offset_for_time(
+        &self,
+        request: Request<pb::OffsetForTimeRequest>,
+    ) -> Result<Response<pb::OffsetForTimeResponse>, Status> {
+        let request = request.into_inner();
+        let partition = partition_of(request.partition)?;
+        let epoch = epoch("offset_for_time.epoch", request.epoch).map_err(refused)?;
+        let search = time_search(request.at_or_after_ms);
+        let hint = self.service.offset_for_time(partition, epoch, search).await.map_err(failed)?;
+        Ok(Response::new(pb::OffsetForTimeResponse { hint: hint.map(Into::into) }))
+    }
+
+    async fn list_producers(
+        &self,
+        request: Request<pb::ListProducersRequest>,
+    ) -> Result<Response<pb::ListProducersResponse>, Status> {
+        let request = request.into_inner();
+        let partition = partition_of(request.partition)?;
+        let epoch = epoch("list_producers.epoch", request.epoch).map_err(refused)?;
+        let producers = self.service.producers(partition, epoch).await.map_err(failed)?;
+        Ok(Response::new(pb::ListProducersResponse { producers: producers.into_iter().map(Into::into).collect() }))
     }
 
     async fn delete_topic_data(

@@ -5,11 +5,13 @@ use std::time::Duration;
 use super::decode::{DecodeError, all, epoch, invalid, offset, optional, position, required};
 use super::record::node_kind;
 use crate::internal as pb;
+use crate::internal::config_change::{Change as ChangeMessage, Delete};
 use crate::internal::partition_command::{self as message_of, Kind as Message};
 use crate::meta::{
-    CreateTopic, NodeKind, OpenSession, PartitionCommand, PartitionCommandKind, PartitionView, WatchScope,
+    ConfigChange, ConfigChanges, CreateTopic, NodeKind, OpenSession, PartitionCommand, PartitionCommandKind,
+    PartitionView, WatchScope,
 };
-use crate::{Epoch, FileId, Incarnation, NodeId, TopicPartition};
+use crate::{Epoch, FileId, Incarnation, NodeId, Offset, TopicPartition};
 
 impl From<CreateTopic> for pb::CreateTopicRequest {
     fn from(request: CreateTopic) -> Self {
@@ -23,6 +25,39 @@ impl From<pb::CreateTopicRequest> for CreateTopic {
     }
 }
 
+/// A request to change a topic's settings.
+pub(super) fn alter_topic_config(name: &str, changes: ConfigChanges) -> pb::AlterTopicConfigRequest {
+    let message = |(name, change)| {
+        let change = match change {
+            ConfigChange::Set(value) => ChangeMessage::Set(value),
+            ConfigChange::Delete => ChangeMessage::Delete(Delete {}),
+            ConfigChange::Append(items) => ChangeMessage::Append(items),
+            ConfigChange::Subtract(items) => ChangeMessage::Subtract(items),
+        };
+        pb::ConfigChange { name, change: Some(change) }
+    };
+    pb::AlterTopicConfigRequest { name: name.to_owned(), changes: changes.into_iter().map(message).collect() }
+}
+
+/// The changes of such a request.
+pub(super) fn config_changes(messages: Vec<pb::ConfigChange>) -> Result<ConfigChanges, DecodeError> {
+    let count = messages.len();
+    let mut changes = ConfigChanges::new();
+    for message in messages {
+        let change = match required("config_change.change", message.change)? {
+            ChangeMessage::Set(value) => ConfigChange::Set(value),
+            ChangeMessage::Delete(Delete {}) => ConfigChange::Delete,
+            ChangeMessage::Append(items) => ConfigChange::Append(items),
+            ChangeMessage::Subtract(items) => ConfigChange::Subtract(items),
+        };
+        changes.insert(message.name, change);
+    }
+    if changes.len() < count {
+        return Err(invalid("alter_topic_config.changes", count as i128, "each setting at most once"));
+    }
+    Ok(changes)
+}
+
 impl From<OpenSession> for pb::OpenSessionRequest {
     fn from(request: OpenSession) -> Self {
         Self {
@@ -30,6 +65,7 @@ impl From<OpenSession> for pb::OpenSessionRequest {
             node_id: request.node.0,
             incarnation: request.incarnation.0,
             address: request.address,
+            endpoints: request.endpoints,
             time_to_live_ms: u64::try_from(request.time_to_live.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -43,6 +79,7 @@ impl TryFrom<pb::OpenSessionRequest> for OpenSession {
             node: NodeId(message.node_id),
             incarnation: Incarnation(message.incarnation),
             address: message.address,
+            endpoints: message.endpoints,
             time_to_live: Duration::from_millis(message.time_to_live_ms),
         })
     }
@@ -132,11 +169,33 @@ impl From<&PartitionCommandKind> for Message {
                 file: Some((*file).into()),
                 end: Some((*end).into()),
             }),
-            Kind::CloseSegment { epoch, base_offset, file } => Message::CloseSegment(message_of::CloseSegment {
+            Kind::CloseSegment { epoch, base_offset, file, max_timestamp_ms } => {
+                Message::CloseSegment(message_of::CloseSegment {
+                    epoch: epoch.0,
+                    base_offset: base_offset.0,
+                    file: Some((*file).into()),
+                    max_timestamp_ms: *max_timestamp_ms,
+                })
+            }
+            Kind::MoveLogStart { epoch, log_start, drop_below } => Message::MoveLogStart(message_of::MoveLogStart {
                 epoch: epoch.0,
-                base_offset: base_offset.0,
-                file: Some((*file).into()),
+                log_start: log_start.0,
+                drop_below: drop_below.0,
             }),
+            Kind::ReplaceSegments { epoch, replaced, file, start_position, end_position, max_timestamp_ms } => {
+                let message = |(base_offset, file): &(Offset, FileId)| message_of::replace_segments::Replaced {
+                    base_offset: base_offset.0,
+                    file: Some((*file).into()),
+                };
+                Message::ReplaceSegments(message_of::ReplaceSegments {
+                    epoch: epoch.0,
+                    replaced: replaced.iter().map(message).collect(),
+                    file: Some((*file).into()),
+                    start_position: start_position.0,
+                    end_position: end_position.0,
+                    max_timestamp_ms: *max_timestamp_ms,
+                })
+            }
             Kind::Checkpoint { checkpoint } => Message::Checkpoint(checkpoint.into()),
             Kind::Release { epoch } => Message::Release(message_of::Release { epoch: epoch.0 }),
             Kind::ForgetGarbage { epoch, file } => {
@@ -174,7 +233,14 @@ impl TryFrom<Message> for PartitionCommandKind {
                 epoch: acting_epoch(close.epoch)?,
                 base_offset: offset("close_segment.base_offset", close.base_offset)?,
                 file: file(close.file)?,
+                max_timestamp_ms: close.max_timestamp_ms,
             },
+            Message::MoveLogStart(shift) => Kind::MoveLogStart {
+                epoch: acting_epoch(shift.epoch)?,
+                log_start: offset("move_log_start.log_start", shift.log_start)?,
+                drop_below: offset("move_log_start.drop_below", shift.drop_below)?,
+            },
+            Message::ReplaceSegments(replace) => replace_segments(replace)?,
             Message::Checkpoint(checkpoint) => Kind::Checkpoint { checkpoint: checkpoint.try_into()? },
             Message::Release(release) => Kind::Release { epoch: acting_epoch(release.epoch)? },
             Message::ForgetGarbage(forget) => {
@@ -195,6 +261,20 @@ fn finish_recovery(message: message_of::FinishRecovery) -> Result<PartitionComma
         epoch: acting_epoch(message.epoch)?,
         found,
         start: offset("finish_recovery.start", message.start)?,
+    })
+}
+
+fn replace_segments(message: message_of::ReplaceSegments) -> Result<PartitionCommandKind, DecodeError> {
+    let replaced = |replaced: message_of::replace_segments::Replaced| {
+        Ok((offset("replace_segments.base_offset", replaced.base_offset)?, file(replaced.file)?))
+    };
+    Ok(PartitionCommandKind::ReplaceSegments {
+        epoch: acting_epoch(message.epoch)?,
+        replaced: message.replaced.into_iter().map(replaced).collect::<Result<_, DecodeError>>()?,
+        file: file(message.file)?,
+        start_position: position("replace_segments.start_position", message.start_position)?,
+        end_position: position("replace_segments.end_position", message.end_position)?,
+        max_timestamp_ms: message.max_timestamp_ms,
     })
 }
 

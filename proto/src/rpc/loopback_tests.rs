@@ -45,14 +45,23 @@ async fn ask_everything(meta: &dyn MetaService) -> Vec<String> {
         node: NodeId(1),
         incarnation: Incarnation(u64::MAX),
         address: "host:1".into(),
+        endpoints: [("inside".into(), "host:2".into())].into(),
         time_to_live: Duration::from_millis(3_500),
     };
     let create = CreateTopic { name: "orders".into(), partitions: 3, config: [("a".into(), "b".into())].into() };
+    let changes = ConfigChanges::from([
+        ("a".into(), ConfigChange::Set("1".into())),
+        ("b".into(), ConfigChange::Delete),
+        ("c".into(), ConfigChange::Append("x".into())),
+        ("d".into(), ConfigChange::Subtract("y".into())),
+    ]);
     let intents = vec![(partition, Some(NodeId(4))), (partition, None)];
     vec![
         format!("{:?}", meta.cluster().await),
         format!("{:?}", meta.create_topic(create).await),
         format!("{:?}", meta.delete_topic("orders").await),
+        format!("{:?}", meta.alter_topic_config("orders", changes).await),
+        format!("{:?}", meta.add_partitions("orders", 9).await),
         format!("{:?}", meta.purge_topic(Term(7), partition.topic).await),
         format!("{:?}", meta.list_topics().await),
         format!("{:?}", meta.topic("orders").await),
@@ -161,6 +170,10 @@ async fn ask_broker(broker: &dyn BrokerService) -> Vec<String> {
     vec![
         format!("{:?}", broker.read(read).await),
         format!("{:?}", broker.bounds(partition).await),
+        format!("{:?}", broker.delete_records(partition, Epoch(3), Offset(4)).await),
+        format!("{:?}", broker.producers(partition, Epoch(3)).await),
+        format!("{:?}", broker.offset_for_time(partition, Epoch(3), TimeSearch::Highest).await),
+        format!("{:?}", broker.offset_for_time(partition, Epoch(3), TimeSearch::AtOrAfter(9)).await),
         format!("{:?}", broker.delete_topic_data(partition.topic).await),
         format!("{:?}", broker.append_stream().await.err()),
         format!("{:?}", broker.follow(partition, Epoch(3), Offset(4)).await.err()),

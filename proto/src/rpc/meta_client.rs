@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::MAX_MESSAGE_BYTES;
+use super::command::alter_topic_config;
 use super::decode::{DecodeError, all, optional, required};
 use super::dial::channel;
 use super::meta_stream::watch_events;
@@ -22,8 +23,8 @@ use super::status::from_status;
 use crate::internal as pb;
 use crate::internal::meta_client::MetaClient as Stub;
 use crate::meta::{
-    ClusterRecord, CreateTopic, GarbageRecord, MetaService, OpenSession, PartitionCommand, PartitionHead,
-    PartitionView, SessionId, SessionRecord, TopicRecord, WatchScope, WatchStream,
+    ClusterRecord, ConfigChanges, CreateTopic, GarbageRecord, MetaService, OpenSession, PartitionCommand,
+    PartitionHead, PartitionView, SessionId, SessionRecord, TopicRecord, WatchScope, WatchStream,
 };
 use crate::{ErrorCode, Happened, NodeId, Offset, ServiceError, Term, TopicId, TopicPartition};
 
@@ -152,6 +153,17 @@ impl MetaService for MetaClient {
         let request = pb::DeleteTopicRequest { name: name.to_owned() };
         let answer = ask!(self, Repeat::Never, delete_topic, request)?;
         answer.try_into().map_err(unreadable)
+    }
+
+    async fn alter_topic_config(&self, name: &str, changes: ConfigChanges) -> Result<TopicRecord, ServiceError> {
+        // Not repeated: the late first try could undo a change that was made after the second.
+        let answer = ask!(self, Repeat::Never, alter_topic_config, alter_topic_config(name, changes))?;
+        answer.try_into().map_err(unreadable)
+    }
+
+    async fn add_partitions(&self, name: &str, total: u32) -> Result<TopicRecord, ServiceError> {
+        let request = pb::AddPartitionsRequest { name: name.to_owned(), total };
+        ask!(self, Repeat::Safe, add_partitions, request)?.try_into().map_err(unreadable)
     }
 
     async fn purge_topic(&self, term: Term, topic: TopicId) -> Result<bool, ServiceError> {

@@ -8,6 +8,7 @@ use futures::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
 use super::MAX_MESSAGE_BYTES;
+use super::command::config_changes;
 use super::decode::{DecodeError, all, offset, required, topic_id};
 use super::meta_stream::watch_responses;
 use super::status::to_status;
@@ -88,6 +89,25 @@ impl Meta for Glue {
         request: Request<pb::DeleteTopicRequest>,
     ) -> Result<Response<pb::TopicRecord>, Status> {
         let topic = self.service.delete_topic(&request.get_ref().name).await.map_err(failed)?;
+        Ok(Response::new((&topic).into()))
+    }
+
+    async fn alter_topic_config(
+        &self,
+        request: Request<pb::AlterTopicConfigRequest>,
+    ) -> Result<Response<pb::TopicRecord>, Status> {
+        let request = request.into_inner();
+        let changes = config_changes(request.changes).map_err(refused)?;
+        let topic = self.service.alter_topic_config(&request.name, changes).await.map_err(failed)?;
+        Ok(Response::new((&topic).into()))
+    }
+
+    async fn add_partitions(
+        &self,
+        request: Request<pb::AddPartitionsRequest>,
+    ) -> Result<Response<pb::TopicRecord>, Status> {
+        let request = request.get_ref();
+        let topic = self.service.add_partitions(&request.name, request.total).await.map_err(failed)?;
         Ok(Response::new((&topic).into()))
     }
 

@@ -169,6 +169,7 @@ impl From<&SessionRecord> for pb::SessionRecord {
             incarnation: record.incarnation.0,
             address: record.address.clone(),
             session_id: 0,
+            endpoints: record.endpoints.clone(),
         }
     }
 }
@@ -182,6 +183,7 @@ impl TryFrom<pb::SessionRecord> for SessionRecord {
             node: NodeId(message.node_id),
             incarnation: Incarnation(message.incarnation),
             address: message.address,
+            endpoints: message.endpoints,
         })
     }
 }
@@ -360,6 +362,9 @@ impl From<&SegmentRecord> for pb::SegmentRecord {
             end: record.end().map(Into::into),
             floor: record.floor.map(|floor| floor.0),
             created_at_ms: record.created_at_ms,
+            sealed_at_ms: record.sealed_at_ms,
+            max_timestamp_ms: record.max_timestamp_ms,
+            compacted: record.compacted,
         }
     }
 }
@@ -389,6 +394,9 @@ impl TryFrom<pb::SegmentRecord> for SegmentRecord {
             state,
             floor: message.floor.map(|floor| position("segment.floor", floor)).transpose()?,
             created_at_ms: message.created_at_ms,
+            sealed_at_ms: message.sealed_at_ms,
+            max_timestamp_ms: message.max_timestamp_ms,
+            compacted: message.compacted,
         })
     }
 }

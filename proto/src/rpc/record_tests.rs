@@ -63,11 +63,14 @@ fn topics() -> impl Strategy<Value = TopicRecord> {
 }
 
 fn sessions() -> impl Strategy<Value = SessionRecord> {
-    (kinds(), any::<u32>(), any::<u64>(), "[a-z0-9:]{0,20}").prop_map(|(kind, node, run, address)| SessionRecord {
+    let endpoints = btree_map("[a-z]{1,8}", "[a-z0-9:]{0,20}", 0..3);
+    let fields = (kinds(), any::<u32>(), any::<u64>(), "[a-z0-9:]{0,20}", endpoints);
+    fields.prop_map(|(kind, node, run, address, endpoints)| SessionRecord {
         kind,
         node: NodeId(node),
         incarnation: Incarnation(run),
         address,
+        endpoints,
     })
 }
 
@@ -91,10 +94,25 @@ fn segments() -> impl Strategy<Value = SegmentRecord> {
         ends().prop_map(|end| SegmentState::Closed { end }),
     ];
     let places = (files(), epochs(), offsets(), positions());
-    (places, state, option::of(positions()), any::<i64>()).prop_map(|(places, state, floor, created_at_ms)| {
-        let (file, epoch, base_offset, start_position) = places;
-        SegmentRecord { file, epoch, base_offset, start_position, state, floor, created_at_ms }
-    })
+    let times = (any::<i64>(), any::<i64>(), option::of(any::<i64>()));
+    (places, state, option::of(positions()), times, any::<bool>()).prop_map(
+        |(places, state, floor, times, compacted)| {
+            let (file, epoch, base_offset, start_position) = places;
+            let (created_at_ms, sealed_at_ms, max_timestamp_ms) = times;
+            SegmentRecord {
+                file,
+                epoch,
+                base_offset,
+                start_position,
+                state,
+                floor,
+                created_at_ms,
+                sealed_at_ms,
+                max_timestamp_ms,
+                compacted,
+            }
+        },
+    )
 }
 
 fn checkpoints() -> impl Strategy<Value = Checkpoint> {
@@ -131,11 +149,29 @@ fn command_kinds() -> impl Strategy<Value = PartitionCommandKind> {
             }
         ),
         (acting_epochs(), files(), ends()).prop_map(|(epoch, file, end)| Kind::SealSegment { epoch, file, end }),
-        (acting_epochs(), offsets(), files()).prop_map(|(epoch, base_offset, file)| Kind::CloseSegment {
+        (acting_epochs(), offsets(), files(), option::of(any::<i64>())).prop_map(
+            |(epoch, base_offset, file, max_timestamp_ms)| Kind::CloseSegment {
+                epoch,
+                base_offset,
+                file,
+                max_timestamp_ms
+            }
+        ),
+        (acting_epochs(), offsets(), offsets()).prop_map(|(epoch, log_start, drop_below)| Kind::MoveLogStart {
             epoch,
-            base_offset,
-            file
+            log_start,
+            drop_below
         }),
+        (acting_epochs(), vec((offsets(), files()), 0..4), files(), positions(), option::of(any::<i64>())).prop_map(
+            |(epoch, replaced, file, end_position, max_timestamp_ms)| Kind::ReplaceSegments {
+                epoch,
+                replaced,
+                file,
+                start_position: BytePosition(end_position.0 / 2),
+                end_position,
+                max_timestamp_ms
+            }
+        ),
         checkpoints().prop_map(|checkpoint| Kind::Checkpoint { checkpoint }),
         acting_epochs().prop_map(|epoch| Kind::Release { epoch }),
         (acting_epochs(), files()).prop_map(|(epoch, file)| Kind::ForgetGarbage { epoch, file }),

@@ -24,6 +24,8 @@ impl ErrorCode {
             ErrorCode::UnknownTopic => "UNKNOWN_TOPIC",
             ErrorCode::UnknownPartition => "UNKNOWN_PARTITION",
             ErrorCode::TopicExists => "TOPIC_EXISTS",
+            ErrorCode::UnknownGroup => "UNKNOWN_GROUP",
+            ErrorCode::GroupInUse => "GROUP_IN_USE",
             ErrorCode::NotOwner => "NOT_OWNER",
             ErrorCode::Fenced => "FENCED",
             ErrorCode::OutOfRange => "OUT_OF_RANGE",
@@ -45,9 +47,11 @@ impl ErrorCode {
     pub fn grpc_code(self) -> Code {
         match self {
             ErrorCode::InvalidArgument | ErrorCode::InvalidBatch | ErrorCode::MessageTooLarge => Code::InvalidArgument,
-            ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => Code::NotFound,
+            ErrorCode::UnknownTopic | ErrorCode::UnknownPartition | ErrorCode::UnknownGroup => Code::NotFound,
             ErrorCode::TopicExists => Code::AlreadyExists,
-            ErrorCode::Fenced | ErrorCode::OutOfOrderSequence | ErrorCode::ProducerFenced => Code::FailedPrecondition,
+            ErrorCode::GroupInUse | ErrorCode::Fenced | ErrorCode::OutOfOrderSequence | ErrorCode::ProducerFenced => {
+                Code::FailedPrecondition
+            }
             ErrorCode::OutOfRange => Code::OutOfRange,
             ErrorCode::Busy => Code::ResourceExhausted,
             ErrorCode::OutOfTurn | ErrorCode::Conflict => Code::Aborted,

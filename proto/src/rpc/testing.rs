@@ -65,7 +65,9 @@ fn topic() -> TopicRecord {
 }
 
 fn session() -> SessionRecord {
-    SessionRecord { kind: NodeKind::Proxy, node: NodeId(5), incarnation: Incarnation(6), address: "127.0.0.1:9".into() }
+    let endpoints = [("inside".to_owned(), "127.0.0.1:10".to_owned())].into();
+    let (node, incarnation) = (NodeId(5), Incarnation(6));
+    SessionRecord { kind: NodeKind::Proxy, node, incarnation, address: "127.0.0.1:9".into(), endpoints }
 }
 
 /// A view of more segments than fit into one message of a stream.
@@ -79,6 +81,9 @@ pub fn view() -> PartitionView {
         state: SegmentState::Closed { end: end(number) },
         floor: None,
         created_at_ms: 8,
+        sealed_at_ms: 9,
+        max_timestamp_ms: Some(7),
+        compacted: false,
     };
     let checkpoint = Checkpoint { epoch: Epoch(3), file: file(), position: BytePosition(600), offset: Offset(2_500) };
     PartitionView {
@@ -125,6 +130,12 @@ impl MetaService for FakeMeta {
     }
     async fn delete_topic(&self, name: &str) -> Result<TopicRecord, ServiceError> {
         self.answer(format!("delete {name}"), topic()).await
+    }
+    async fn alter_topic_config(&self, name: &str, changes: ConfigChanges) -> Result<TopicRecord, ServiceError> {
+        self.answer(format!("alter {name} {changes:?}"), topic()).await
+    }
+    async fn add_partitions(&self, name: &str, total: u32) -> Result<TopicRecord, ServiceError> {
+        self.answer(format!("add partitions {name} {total}"), topic()).await
     }
     async fn purge_topic(&self, term: Term, topic: TopicId) -> Result<bool, ServiceError> {
         self.answer(format!("purge {term} {topic}"), true).await
@@ -250,6 +261,24 @@ impl BrokerService for FakeBroker {
         };
         let events = stream::iter([Ok(tail_event(from.0)), Ok(tail_event(from.0 + 1))]).chain(end.into_stream());
         self.answer(format!("follow {partition} {epoch} {from}"), events.boxed())
+    }
+    async fn delete_records(&self, at: TopicPartition, epoch: Epoch, before: Offset) -> Result<Offset, ServiceError> {
+        self.answer(format!("delete records {at} {epoch} {before}"), Offset(before.0 - 1))
+    }
+    async fn offset_for_time(
+        &self,
+        at: TopicPartition,
+        epoch: Epoch,
+        search: TimeSearch,
+    ) -> Result<Option<TimeHint>, ServiceError> {
+        let hint = TimeHint { from: Offset(6), timestamp_ms: 8 };
+        let found = (search != TimeSearch::AtOrAfter(9)).then_some(hint);
+        self.answer(format!("offset for time {at} {epoch} {search:?}"), found)
+    }
+    async fn producers(&self, at: TopicPartition, epoch: Epoch) -> Result<Vec<ActiveProducer>, ServiceError> {
+        let key = crate::record_batch::ProducerKey { id: 7, epoch: 2 };
+        let producer = ActiveProducer { key, last_sequence: 9, last_timestamp_ms: -1 };
+        self.answer(format!("producers {at} {epoch}"), vec![producer])
     }
     async fn delete_topic_data(&self, topic: TopicId) -> Result<(), ServiceError> {
         self.answer(format!("delete {topic}"), ())

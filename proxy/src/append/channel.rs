@@ -72,6 +72,8 @@ struct LaneSlot {
     lane: Lane,
     route: watch::Receiver<Route>,
     target: Option<Target>,
+    /// When the answer to the batch pushed last is due.
+    latest_deadline: Monotonic,
 }
 
 /// See the head of the file.
@@ -115,8 +117,25 @@ impl AppendChannel {
 
     /// Takes a batch that was checked. Its reply comes from [`Self::replies`].
     pub fn push(&mut self, partition: TopicPartition, ticket: Ticket, payload: Bytes, idempotent: bool) {
-        let deadline = self.shared.clock.now() + self.shared.config.answer_timeout.get();
-        self.expiry.get_or_insert(deadline);
+        let timeout = self.shared.config.answer_timeout.get();
+        self.push_within(partition, ticket, payload, idempotent, timeout);
+    }
+
+    /// As [`Self::push`], with an answer after `timeout` at the latest; or when that of an earlier batch of the
+    /// partition is due, if that is later.
+    pub fn push_within(
+        &mut self,
+        partition: TopicPartition,
+        ticket: Ticket,
+        payload: Bytes,
+        idempotent: bool,
+        timeout: Duration,
+    ) {
+        let due = self.shared.clock.now() + timeout;
+        let slot = self.slot(partition);
+        let deadline = slot.latest_deadline.max(due);
+        slot.latest_deadline = deadline;
+        self.expiry = Some(self.expiry.map_or(deadline, |expiry| expiry.min(deadline)));
         self.outstanding += 1;
         self.step(partition, Event::Push(LaneBatch { ticket, payload, idempotent, deadline }));
     }
@@ -191,6 +210,7 @@ impl AppendChannel {
             lane: Lane::new(self.shared.config.lane_batches as usize),
             route: self.shared.directory.route(partition),
             target: None,
+            latest_deadline: Monotonic::ZERO,
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bmq_common::retry::with_deadline;
 use bmq_common::{Backoff, Random};
 use bmq_proto::broker::PartitionBounds;
+use bmq_proto::meta::PartitionHead;
 use bmq_proto::{Epoch, ErrorCode, ServiceError, TopicPartition};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -30,6 +31,15 @@ impl VerifiedBounds {
 
     /// The bounds at some moment after this call; waits for an owner until `deadline`.
     pub async fn read(&self, partition: TopicPartition, deadline: Instant) -> Result<PartitionBounds, ServiceError> {
+        self.read_with_head(partition, deadline).await.map(|(bounds, _)| bounds)
+    }
+
+    /// The bounds as [`Self::read`] gives them, and the head that verified them.
+    pub async fn read_with_head(
+        &self,
+        partition: TopicPartition,
+        deadline: Instant,
+    ) -> Result<(PartitionBounds, Arc<PartitionHead>), ServiceError> {
         let mut patience = self.patience(partition, deadline);
         loop {
             let (_, owner) = patience.owner().await?;
@@ -37,7 +47,7 @@ impl VerifiedBounds {
             let told = with_deadline("the broker", self.config.call_timeout.get(), call);
             let (told, head) = tokio::join!(told, self.heads.read(partition));
             match (told, head) {
-                (Ok(Ok(bounds)), Ok(head)) if bounds.epoch == head.epoch => return Ok(bounds),
+                (Ok(Ok(bounds)), Ok(head)) if bounds.epoch == head.epoch => return Ok((bounds, head)),
                 (Ok(Ok(_)), Ok(_)) => patience.pause("the partition is moving").await?,
                 (Ok(Err(error)), _) | (_, Err(error)) => patience.pause_after(error).await?,
                 (Err(late), _) => patience.pause(&late.to_string()).await?,

@@ -91,6 +91,9 @@ mod tests {
             state,
             floor: None,
             created_at_ms: 0,
+            sealed_at_ms: 0,
+            max_timestamp_ms: None,
+            compacted: false,
         }
     }
 

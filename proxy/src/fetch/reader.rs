@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bmq_common::retry::with_deadline;
-use bmq_proto::broker::{OwnerBatches, OwnerRead, PartitionBounds};
+use bmq_proto::broker::{OwnerBatches, OwnerRead, PartitionBounds, TimeSearch};
 use bmq_proto::meta::SegmentRecord;
 use bmq_proto::record_batch::split_batches;
 use bmq_proto::{Epoch, ErrorCode, FileId, Offset, ServiceError, TopicPartition};
@@ -12,12 +12,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::bounds::{Patience, VerifiedBounds};
+use super::chunk_cache::SharedError;
 use super::follower::{TailReader, Tails};
 use super::plan::{Known, Plan, plan};
 use super::ring::Slice;
 use super::segment_cursor::{SegmentCursor, SegmentReads};
 use super::segment_list::SegmentLists;
 use super::tail::Tail;
+use super::time_search::TimedOffset;
 use crate::config::FetchConfig;
 use crate::directory::{Directory, Route};
 use crate::metrics::{ProxyMetrics, Source};
@@ -85,6 +87,11 @@ impl Reader {
         let bounds = self.fetcher.bounds.read(self.partition, deadline).await?;
         self.learn(bounds);
         Ok(bounds)
+    }
+
+    /// The record with a time that is looked for, if there is one.
+    pub async fn find(&self, search: TimeSearch, deadline: Instant) -> Result<Option<TimedOffset>, ServiceError> {
+        self.fetcher.offset_for_time(self.partition, search, deadline).await
     }
 
     /// Reads at `offset` until `min_bytes` are there, `max_bytes` are reached, or the wait is over.
@@ -216,14 +223,14 @@ impl Reader {
             Err(error) => {
                 self.cursor = None;
                 self.fetcher.lists.forget(self.partition);
-                let gone = matches!(error, StoreError::NotFound { .. });
+                let gone = matches!(*error, StoreError::NotFound { .. });
                 if gone && self.missing.replace(segment.file) == Some(segment.file) {
                     // The metadata was read again, and still names it: a dropped file is kept for longer than that.
                     let text = format!("{error}, although the metadata names it");
                     return Err(ServiceError::not_applied(ErrorCode::Damaged, text));
                 }
                 if !gone && !error.is_retriable() {
-                    return Err(ServiceError::from(&error));
+                    return Err(ServiceError::from(&*error));
                 }
                 patience.pause(&error.to_string()).await?;
                 Ok(None)
@@ -236,7 +243,7 @@ impl Reader {
         segment: &SegmentRecord,
         offset: Offset,
         max_bytes: usize,
-    ) -> Result<Slice, StoreError> {
+    ) -> Result<Slice, SharedError> {
         let end = segment.end().expect("a closed segment has an end");
         let mut cursor = match self.cursor.take().filter(|cursor| cursor.is_at(segment, offset)) {
             Some(cursor) => cursor,

@@ -1,22 +1,32 @@
 //! Takes whole batches out of bytes of a CLOSED segment, and notices every byte that is not as it was written. Pure.
 //!
 //! The CRC covers a batch from its attributes on. Before that stand the base offset, which continues the batch
-//! before; the leader epoch, which is the segment's; and the length, without which the CRC would not fit. (Files that
-//! compaction wrote have gaps and older epochs; there are none yet.)
+//! before; the leader epoch, which is the segment's; and the length, without which the CRC would not fit. In a file
+//! that compaction wrote offsets have gaps and epochs are older, so there only the chunk's checksum covers these two.
 
 use bmq_proto::record_batch::{BatchError, BatchHeader, HEADER_LEN, verify_crc};
 use bmq_proto::{Epoch, Offset};
 use bytes::Bytes;
 
+/// What is known of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Their checksum was compared: they are what was written.
+    Checked,
+    /// Nothing; the file's batches follow each other without gaps, under one epoch.
+    Contiguous { epoch: Epoch },
+    /// Nothing; the file was written by compaction under this epoch.
+    Compacted { epoch: Epoch },
+}
+
 /// What is sought, and where the bytes stand.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
-    /// Base offset of the batch that the bytes begin with.
+    /// Base offset of the batch that the bytes begin with, or the lowest that it can have.
     pub expected: Offset,
     /// Batches that end at or below this offset are passed over.
     pub offset: Offset,
-    /// The segment's epoch.
-    pub epoch: Epoch,
+    pub trust: Trust,
     /// At least one batch is taken, and no more than this many bytes of several.
     pub max_bytes: usize,
     /// Bytes from the first one given to the segment's end: no batch goes beyond.
@@ -76,18 +86,6 @@ pub fn take_batches(bytes: &Bytes, wanted: Wanted) -> Taken {
     Taken { batches: bytes.slice(start..end), consumed: end, expected, stop }
 }
 
-/// How many of the bytes from `at` on are whole batches, by their lengths alone.
-pub fn whole_batches_len(bytes: &Bytes, at: usize) -> usize {
-    let mut end = at;
-    while let Some(rest) = bytes.get(end..)
-        && let Ok(header) = BatchHeader::parse(rest)
-        && header.total_len() <= rest.len()
-    {
-        end += header.total_len();
-    }
-    end - at
-}
-
 enum Flaw {
     Cut { needed: usize },
     Damaged { reason: String },
@@ -108,18 +106,35 @@ fn check_batch(bytes: &Bytes, at: usize, expected: Offset, wanted: Wanted) -> Re
     if length as u64 > remaining {
         return Err(damaged(format!("batch has {length} bytes, its segment ends after {remaining}")));
     }
-    if header.base_offset() != expected {
-        return Err(damaged(format!("batch begins at offset {}, expected {expected}", header.base_offset())));
-    }
-    if header.leader_epoch() != Some(wanted.epoch) {
-        let found = header.leader_epoch().map_or("none".to_owned(), |epoch| epoch.to_string());
-        return Err(damaged(format!("batch has leader epoch {found}, its segment {}", wanted.epoch)));
-    }
+    check_place(&header, expected, wanted.trust).map_err(damaged)?;
     if length > rest.len() {
         return Err(Flaw::Cut { needed: length });
     }
-    verify_crc(&rest[..length]).map_err(|error| damaged(error.to_string()))?;
+    if wanted.trust != Trust::Checked {
+        verify_crc(&rest[..length]).map_err(|error| damaged(error.to_string()))?;
+    }
     Ok(header)
+}
+
+/// Whether the header names an offset and an epoch that it can have at its place; says what is wrong otherwise.
+fn check_place(header: &BatchHeader, expected: Offset, trust: Trust) -> Result<(), String> {
+    let base = header.base_offset();
+    let epoch_text = || header.leader_epoch().map_or("none".to_owned(), |epoch| epoch.to_string());
+    match trust {
+        Trust::Contiguous { .. } if base != expected => {
+            return Err(format!("batch begins at offset {base}, expected {expected}"));
+        }
+        Trust::Contiguous { epoch } if header.leader_epoch() != Some(epoch) => {
+            return Err(format!("batch has leader epoch {}, its segment {epoch}", epoch_text()));
+        }
+        Trust::Compacted { epoch } if header.leader_epoch().is_none_or(|found| found > epoch) => {
+            return Err(format!("batch has leader epoch {}, its segment {epoch}", epoch_text()));
+        }
+        // Going back would be a loop, whoever wrote it.
+        _ if base < expected => return Err(format!("batch begins at offset {base}, before {expected}")),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Finds the batch that holds the offset wanted behind a damaged one, whose length may be wrong.
@@ -141,6 +156,7 @@ mod tests {
     use super::*;
 
     const EPOCH: Epoch = Epoch(3);
+    const TRUST: Trust = Trust::Contiguous { epoch: EPOCH };
 
     fn batch(base: u64, records: u32) -> Bytes {
         let mut builder = BatchBuilder::new(Codec::None, 1_000);
@@ -161,7 +177,7 @@ mod tests {
 
     fn take(bytes: &Bytes, offset: u64, max_bytes: usize) -> Taken {
         let remaining = bytes.len() as u64;
-        take_batches(bytes, Wanted { expected: Offset(10), offset: Offset(offset), epoch: EPOCH, max_bytes, remaining })
+        take_batches(bytes, Wanted { expected: Offset(10), offset: Offset(offset), trust: TRUST, max_bytes, remaining })
     }
 
     #[test]
@@ -181,14 +197,26 @@ mod tests {
             Wanted {
                 expected: Offset(10),
                 offset: Offset(15),
-                epoch: EPOCH,
+                trust: TRUST,
                 max_bytes: 1,
                 remaining: bytes.len() as u64,
             },
         );
         assert!(cut.batches.is_empty() && cut.consumed == ends[2]);
         assert!(matches!(cut.stop, Stop::Cut { needed } if needed == ends[3] - ends[2]));
-        assert_eq!(whole_batches_len(&bytes.slice(..ends[3] - 1), 0), ends[2]);
+    }
+
+    #[test]
+    fn a_compacted_file_may_have_gaps_but_not_go_back() {
+        let batches: Bytes = [batch(10, 2), batch(20, 1), batch(19, 1)].concat().into();
+        let trusts = [Trust::Checked, Trust::Compacted { epoch: EPOCH.next() }];
+        for trust in trusts {
+            let remaining = batches.len() as u64;
+            let wanted = Wanted { expected: Offset(10), offset: Offset(12), trust, max_bytes: 1 << 20, remaining };
+            let taken = take_batches(&batches, wanted);
+            assert_eq!(taken.expected, Offset(21), "{trust:?}");
+            assert!(matches!(taken.stop, Stop::Damaged { .. }), "{trust:?}");
+        }
     }
 
     #[test]

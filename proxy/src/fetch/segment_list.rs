@@ -82,14 +82,20 @@ impl SegmentLists {
         self.lists.lock().get(&partition).cloned()
     }
 
-    /// Reads the records again, from `from` on.
-    pub async fn load(&self, partition: TopicPartition, from: Offset) -> Result<(), ServiceError> {
+    /// Reads some records from `from` on, and does not keep them.
+    pub async fn read(&self, partition: TopicPartition, from: Offset) -> Result<PartitionView, ServiceError> {
         let read = self.meta.segments_from(partition, from, RECORDS);
         let view = match with_deadline("the metadata service", self.deadline, read).await {
             Ok(result) => result?,
             Err(late) => return Err(ServiceError::not_applied(ErrorCode::Unavailable, late.to_string())),
         };
         self.directory.observe_head(partition, &view.head);
+        Ok(view)
+    }
+
+    /// Reads the records again, from `from` on.
+    pub async fn load(&self, partition: TopicPartition, from: Offset) -> Result<(), ServiceError> {
+        let view = self.read(partition, from).await?;
         let mut lists = self.lists.lock();
         if lists.len() >= PARTITIONS
             && !lists.contains_key(&partition)

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bmq_proto::meta::{CreateTopic, NodeKind, PartitionView, SessionRecord, TopicRecord, TopicState};
+use bmq_proto::meta::{
+    ConfigChange, ConfigChanges, CreateTopic, NodeKind, PartitionView, SessionRecord, TopicConfig, TopicRecord,
+    TopicState,
+};
 use bmq_proto::rpc::status::to_public_status;
-use bmq_proto::topic_config::TopicSettings;
 use bmq_proto::v1::admin_server::Admin;
 use bmq_proto::{PartitionId, ServiceError, TopicPartition, v1};
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{Api, invalid};
+use super::{Api, groups, invalid};
 use crate::directory::{check_topic_name, unknown_topic};
-
-/// The most partitions of one topic.
-const MAX_PARTITIONS: u32 = 10_000;
+use crate::topic_admin::Mode;
 
 /// Partitions that are looked at together for one description.
 const DESCRIBED_AT_ONCE: usize = 32;
@@ -40,6 +41,10 @@ impl Admin for AdminApi {
         answer(self.delete(request.into_inner()).await)
     }
 
+    async fn alter_topic(&self, request: Request<v1::AlterTopicRequest>) -> Result<Response<v1::Topic>, Status> {
+        answer(self.alter(request.into_inner()).await)
+    }
+
     async fn list_topics(
         &self,
         _request: Request<v1::ListTopicsRequest>,
@@ -52,6 +57,34 @@ impl Admin for AdminApi {
         request: Request<v1::DescribeTopicRequest>,
     ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
         answer(self.describe(request.into_inner()).await)
+    }
+
+    async fn list_groups(
+        &self,
+        _request: Request<v1::ListGroupsRequest>,
+    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        answer(groups::list(&self.0).await)
+    }
+
+    async fn describe_group(
+        &self,
+        request: Request<v1::DescribeGroupRequest>,
+    ) -> Result<Response<v1::DescribeGroupResponse>, Status> {
+        answer(groups::describe(&self.0, &request.get_ref().group).await)
+    }
+
+    async fn delete_group(
+        &self,
+        request: Request<v1::DeleteGroupRequest>,
+    ) -> Result<Response<v1::DeleteGroupResponse>, Status> {
+        answer(groups::delete(&self.0, &request.get_ref().group).await)
+    }
+
+    async fn set_group_offsets(
+        &self,
+        request: Request<v1::SetGroupOffsetsRequest>,
+    ) -> Result<Response<v1::SetGroupOffsetsResponse>, Status> {
+        answer(groups::set_offsets(&self.0, request.into_inner()).await)
     }
 
     async fn describe_cluster(
@@ -68,22 +101,40 @@ fn answer<T>(result: Result<T, ServiceError>) -> Result<Response<T>, Status> {
 
 impl AdminApi {
     async fn create(&self, request: v1::CreateTopicRequest) -> Result<v1::Topic, ServiceError> {
-        let v1::CreateTopicRequest { name, partitions, config } = request;
-        check_topic_name(&name)?;
-        if !(1..=MAX_PARTITIONS).contains(&partitions) {
-            return Err(invalid(format!("a topic has 1 to {MAX_PARTITIONS} partitions, not {partitions}")));
-        }
-        TopicSettings::parse(&config)?;
-        let topic = self.0.ask_meta(self.0.meta.create_topic(CreateTopic { name, partitions, config })).await?;
-        let told = topic_message(topic.clone());
-        self.0.directory.observe_topic(topic);
-        Ok(told)
+        let v1::CreateTopicRequest { name, partitions, config, validate_only } = request;
+        let (create, mode) = (CreateTopic { name, partitions, config }, Mode::validate_only(validate_only));
+        let topic = topic_message(self.0.create_topic(create, mode, Instant::now()).await?);
+        Ok(if validate_only { v1::Topic { topic_id: String::new(), ..topic } } else { topic })
     }
 
     async fn delete(&self, request: v1::DeleteTopicRequest) -> Result<v1::DeleteTopicResponse, ServiceError> {
-        check_topic_name(&request.name)?;
-        self.0.ask_meta(self.0.meta.delete_topic(&request.name)).await?;
+        self.0.delete_topic(&request.name).await?;
         Ok(v1::DeleteTopicResponse {})
+    }
+
+    async fn alter(&self, request: v1::AlterTopicRequest) -> Result<v1::Topic, ServiceError> {
+        let v1::AlterTopicRequest { name, partitions, set_config, delete_config, validate_only } = request;
+        let changes = config_changes(set_config, delete_config)?;
+        // Both are checked before either is done; without changes this is only a read.
+        let altered = self.0.alter_topic_config(&name, changes.clone(), Mode::ValidateOnly).await?;
+        let topic = match partitions {
+            Some(total) => {
+                let grown = self.0.add_partitions(&name, total, Mode::ValidateOnly).await?;
+                TopicRecord { partitions: grown.partitions, ..altered }
+            }
+            None => altered,
+        };
+        if validate_only {
+            return Ok(topic_message(topic));
+        }
+        if let Some(total) = partitions {
+            self.0.add_partitions(&name, total, Mode::Apply).await?;
+        }
+        match self.0.alter_topic_config(&name, changes, Mode::Apply).await {
+            Ok(topic) => Ok(topic_message(topic)),
+            Err(error) if partitions.is_some() => Err(ServiceError::unknown(error.code, error.message)),
+            Err(error) => Err(error),
+        }
     }
 
     async fn list(&self) -> Result<v1::ListTopicsResponse, ServiceError> {
@@ -128,9 +179,21 @@ impl AdminApi {
     }
 }
 
+fn config_changes(set: TopicConfig, delete: Vec<String>) -> Result<ConfigChanges, ServiceError> {
+    let mut changes: ConfigChanges = set.into_iter().map(|(name, value)| (name, ConfigChange::Set(value))).collect();
+    for name in delete {
+        if let Some(ConfigChange::Set(_)) = changes.insert(name.clone(), ConfigChange::Delete) {
+            return Err(invalid(format!("{name} is to be both set and deleted")));
+        }
+    }
+    Ok(changes)
+}
+
 fn topic_message(topic: TopicRecord) -> v1::Topic {
+    let internal = topic.is_internal();
     let TopicRecord { id, name, partitions, config, state } = topic;
-    v1::Topic { name, topic_id: id.to_string(), partitions, config, deleting: state == TopicState::Deleting }
+    let deleting = state == TopicState::Deleting;
+    v1::Topic { name, topic_id: id.to_string(), partitions, config, deleting, internal }
 }
 
 fn node_message(session: SessionRecord) -> v1::Node {

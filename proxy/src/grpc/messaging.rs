@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bmq_proto::broker::AckLevel;
+use bmq_proto::broker::{AckLevel, TimeSearch};
 use bmq_proto::meta::TopicRecord;
 use bmq_proto::rpc::status::to_public_status;
 use bmq_proto::v1::messaging_server::Messaging;
@@ -21,6 +21,8 @@ const PRODUCE_ANSWERS: usize = 256;
 
 /// Partitions of one request that are asked about at once.
 const BOUNDS_AT_ONCE: usize = 64;
+/// The same for searches, which read.
+const SEARCHES_AT_ONCE: usize = 8;
 
 /// The service.
 #[derive(Clone)]
@@ -67,6 +69,32 @@ impl Messaging for MessagingApi {
         let answer = list_offsets(&self.0, request.into_inner()).await;
         answer.map(Response::new).map_err(|error| to_public_status(&error))
     }
+
+    async fn find_offsets(
+        &self,
+        request: Request<v1::FindOffsetsRequest>,
+    ) -> Result<Response<v1::FindOffsetsResponse>, Status> {
+        let answer = find_offsets(&self.0, request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| to_public_status(&error))
+    }
+}
+
+async fn find_offsets(api: &Api, request: v1::FindOffsetsRequest) -> Result<v1::FindOffsetsResponse, ServiceError> {
+    let topic = api.directory.topic(&request.topic).await?;
+    let numbers = wanted_partitions(&topic, request.partitions)?;
+    let deadline = Instant::now() + api.config.fetch.answer_timeout.get();
+    let asked = stream::iter(numbers).map(|number| {
+        let partition = TopicPartition { topic: topic.id, partition: PartitionId(number) };
+        async move {
+            let search = TimeSearch::AtOrAfter(request.timestamp_ms);
+            let (offset, timestamp_ms) = match api.fetcher.offset_for_time(partition, search, deadline).await? {
+                Some(found) => (found.offset, Some(found.timestamp_ms)),
+                None => (api.fetcher.bounds.read(partition, deadline).await?.high_watermark, None),
+            };
+            Ok::<_, ServiceError>(v1::FoundOffset { partition: number, offset: offset.0, timestamp_ms })
+        }
+    });
+    Ok(v1::FindOffsetsResponse { partitions: asked.buffered(SEARCHES_AT_ONCE).try_collect().await? })
 }
 
 async fn list_offsets(api: &Api, request: v1::ListOffsetsRequest) -> Result<v1::ListOffsetsResponse, ServiceError> {

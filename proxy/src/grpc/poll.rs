@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bmq_proto::broker::TimeSearch;
 use bmq_proto::record_batch::{Record, RecordLimits, records, split_batches, verify_crc};
 use bmq_proto::v1::position::At;
 use bmq_proto::{ErrorCode, Offset, ServiceError, v1};
@@ -52,7 +53,13 @@ pub(super) async fn resolve(
         Some(At::Offset(offset)) => Ok(Offset(offset)),
         Some(At::Earliest(_)) => Ok(reader.verified_bounds(deadline).await?.log_start),
         Some(At::Latest(_)) => Ok(reader.verified_bounds(deadline).await?.high_watermark),
-        None => Err(invalid("a position is missing: `offset`, `earliest` or `latest`")),
+        Some(At::TimestampMs(timestamp_ms)) => {
+            match reader.find(TimeSearch::AtOrAfter(timestamp_ms), deadline).await? {
+                Some(found) => Ok(found.offset),
+                None => Ok(reader.verified_bounds(deadline).await?.high_watermark),
+            }
+        }
+        None => Err(invalid("a position is missing: `offset`, `earliest`, `latest` or `timestamp_ms`")),
     }
 }
 

@@ -15,7 +15,7 @@ use bmq_proto::rpc::status::{error_detail, to_public_status};
 use bmq_proto::v1::{produce_batch, produce_request, produce_response};
 use bmq_proto::{ErrorCode, Happened, ServiceError, TopicPartition, v1};
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tonic::codegen::tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
 use tracing::debug;
@@ -24,15 +24,13 @@ use super::credit::ProduceCredit;
 use super::messaging::ack_level;
 use super::pack::{check_batch, pack};
 use super::{Api, broken_stream, invalid, shutting_down};
+use crate::api::{budget_share, with_share};
 use crate::append::{AppendChannel, Reply, Ticket};
 
 type Answers = mpsc::Sender<Result<v1::ProduceResponse, Status>>;
 
 /// Batches between intake and channel.
 const QUEUE: usize = 256;
-
-/// What a batch costs beside its bytes.
-const BATCH_OVERHEAD_BYTES: u64 = 256;
 
 /// Serves one stream to its end.
 pub async fn run(api: Arc<Api>, frames: Streaming<v1::ProduceRequest>, answers: Answers) {
@@ -190,25 +188,10 @@ impl Intake<'_> {
     }
 }
 
-/// A payload and its share of the proxy's budget.
-struct Budgeted {
-    payload: Bytes,
-    _share: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Budgeted {
-    fn as_ref(&self) -> &[u8] {
-        &self.payload
-    }
-}
-
-/// Waits until the batch fits into what the proxy holds for all clients. Its share is given back when the last copy of
-/// the payload is dropped.
+/// Waits until the batch fits into what the proxy holds for all clients.
 pub(super) async fn within_budget(budget: &Arc<Semaphore>, payload: Bytes) -> Bytes {
-    let permits =
-        u32::try_from(payload.len() as u64 + BATCH_OVERHEAD_BYTES).expect("a batch is below the message limit");
-    let share = Arc::clone(budget).acquire_many_owned(permits).await.expect("the budget is never closed");
-    Bytes::from_owner(Budgeted { payload, _share: share })
+    let share = budget_share(budget, payload.len()).await;
+    with_share(payload, share)
 }
 
 /// What a payload counts for against the credit: the bytes of a ready batch, or of the encoded records.

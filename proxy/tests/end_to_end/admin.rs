@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, TOPIC};
 
 async fn create(cluster: &Cluster, name: &str, partitions: u32, config: &[(&str, &str)]) -> Result<v1::Topic, String> {
     let config: BTreeMap<_, _> = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let request = v1::CreateTopicRequest { name: name.to_owned(), partitions, config };
+    let request = v1::CreateTopicRequest { name: name.to_owned(), partitions, config, validate_only: false };
     match cluster.admin.clone().create_topic(request).await {
         Ok(topic) => Ok(topic.into_inner()),
         Err(status) => {
@@ -28,7 +28,8 @@ async fn topics_come_and_go() {
 
     let mut admin = cluster.admin.clone();
     let topics = admin.list_topics(v1::ListTopicsRequest {}).await.unwrap().into_inner().topics;
-    assert_eq!(topics.len(), 2);
+    let names: Vec<_> = topics.iter().filter(|topic| !topic.internal).map(|topic| topic.name.as_str()).collect();
+    assert_eq!((names.len(), topics.len()), (2, 3), "{names:?}");
     admin.delete_topic(v1::DeleteTopicRequest { name: "new".into() }).await.unwrap();
     let described = admin.describe_topic(v1::DescribeTopicRequest { name: "new".into() }).await.unwrap().into_inner();
     assert!(described.topic.unwrap().deleting);
@@ -63,5 +64,70 @@ async fn descriptions_tell_where_things_stand() {
 
     let nodes = admin.describe_cluster(v1::DescribeClusterRequest {}).await.unwrap().into_inner().nodes;
     let kinds: Vec<&str> = nodes.iter().map(|node| node.kind.as_str()).collect();
-    assert_eq!(kinds, ["broker", "broker", "proxy"]);
+    assert_eq!(kinds, ["broker", "broker", "proxy", "coordinator"]);
+}
+
+#[tokio::test]
+async fn topics_are_altered_wholly_or_not_at_all() {
+    let cluster = Cluster::start().await;
+    let alter = async |change: fn(&mut v1::AlterTopicRequest)| {
+        let mut request = v1::AlterTopicRequest { name: TOPIC.to_owned(), ..Default::default() };
+        change(&mut request);
+        match cluster.admin.clone().alter_topic(request).await {
+            Ok(topic) => Ok((topic.get_ref().partitions, topic.get_ref().config.len())),
+            Err(status) => Err(detail_from_public_status(&status).code),
+        }
+    };
+    let refused = Err("INVALID_ARGUMENT".to_owned());
+    assert_eq!(alter(|it| it.partitions = Some(0)).await, refused);
+    let bad = |it: &mut v1::AlterTopicRequest| {
+        it.partitions = Some(4);
+        it.set_config.insert("segment.ms".into(), "soon".into());
+    };
+    assert_eq!(alter(bad).await, refused);
+    assert_eq!(alter(|_| {}).await, Ok((1, 0)), "nothing was changed");
+    let both = |it: &mut v1::AlterTopicRequest| {
+        it.partitions = Some(4);
+        it.set_config.insert("segment.ms".into(), "5000".into());
+    };
+    let dry = |it: &mut v1::AlterTopicRequest| {
+        it.partitions = Some(4);
+        it.validate_only = true;
+    };
+    assert_eq!((alter(dry).await, alter(|_| {}).await), (Ok((4, 0)), Ok((1, 0))));
+    assert_eq!(alter(both).await, Ok((4, 1)));
+    assert_eq!(alter(|it| it.partitions = Some(3)).await, refused);
+    assert_eq!(alter(|it| it.delete_config = vec!["segment.ms".into()]).await, Ok((4, 0)));
+    let torn = |it: &mut v1::AlterTopicRequest| {
+        it.delete_config = vec!["segment.ms".into()];
+        it.set_config.insert("segment.ms".into(), "5000".into());
+    };
+    assert_eq!(alter(torn).await, refused);
+}
+
+#[tokio::test]
+async fn internal_topics_are_not_for_users() {
+    let cluster = Cluster::start().await;
+    let name = bmq_proto::coordinator::GROUPS_TOPIC;
+    let refused = create(&cluster, name, 1, &[]).await.unwrap_err();
+    assert!(refused.starts_with("INVALID_ARGUMENT") && refused.contains("internal"), "{refused}");
+    let mut admin = cluster.admin.clone();
+    assert!(admin.delete_topic(v1::DeleteTopicRequest { name: name.into() }).await.is_err());
+    let alter = v1::AlterTopicRequest { name: name.into(), partitions: Some(9), ..Default::default() };
+    assert!(admin.alter_topic(alter).await.is_err());
+}
+
+#[tokio::test]
+async fn a_topic_can_be_tried_out() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin.clone();
+    let mut validate = async |name: &str, partitions: u32| {
+        let request =
+            v1::CreateTopicRequest { name: name.into(), partitions, config: BTreeMap::new(), validate_only: true };
+        admin.create_topic(request).await.map(drop).map_err(|status| detail_from_public_status(&status).code)
+    };
+    assert_eq!(validate("new", 3).await, Ok(()));
+    assert_eq!(validate("new", 3).await, Ok(()), "it was not created");
+    assert_eq!(validate("new", 0).await, Err("INVALID_ARGUMENT".to_owned()));
+    assert_eq!(validate(TOPIC, 3).await, Err("TOPIC_EXISTS".to_owned()));
 }

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bmq_common::{ByteSize, HumanDuration, Metrics, Random, Readiness, Shutdown, SystemClock};
-use bmq_proto::meta::{CreateTopic, EpochStart, MetaService, NodeKind, Owner, SessionRecord, TopicConfig};
+use bmq_proto::coordinator::GROUPS_TOPIC;
+use bmq_proto::meta::{
+    CreateTopic, EpochStart, MetaService, NodeKind, Owner, PartitionHead, SessionRecord, TopicConfig,
+};
 use bmq_proto::record_batch::{BatchBuilder, Codec, ProducerKey};
 use bmq_proto::rpc::{Limits, channel, serve};
 use bmq_proto::v1::admin_client::AdminClient;
 use bmq_proto::v1::messaging_client::MessagingClient;
 use bmq_proto::*;
+use bmq_proxy::kafka::KafkaListener;
 use bmq_proxy::{ProxyComponents, ProxyConfig, Server};
 use bmq_storage::MemoryStore;
 use bytes::Bytes;
@@ -18,7 +22,9 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use crate::fake_broker::{FakeBroker, FakeConnector, Logs};
+use crate::fake_coordinator::{FakeCoordinator, FakeCoordinators};
 use crate::fake_meta::FakeMeta;
+use crate::kafka_client::KafkaClient;
 
 /// Longer than anything here takes; a test that waits this long has failed.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -34,6 +40,10 @@ pub struct Cluster {
     pub messaging: MessagingClient<Channel>,
     pub admin: AdminClient<Channel>,
     pub partition: TopicPartition,
+    pub coordinator: Arc<FakeCoordinator>,
+    /// The shard of all groups.
+    pub shard: TopicPartition,
+    kafka_address: String,
     shutdown: Shutdown,
     running: Vec<JoinHandle<()>>,
 }
@@ -64,11 +74,20 @@ impl Cluster {
         for broker in &brokers {
             connector.brokers.lock().insert(broker.node, Arc::clone(broker));
             let (kind, node, incarnation) = (NodeKind::Broker, broker.node, Incarnation(broker.node.0.into()));
-            meta.put_session(SessionRecord { kind, node, incarnation, address: String::new() });
+            meta.put_session(SessionRecord {
+                kind,
+                node,
+                incarnation,
+                address: String::new(),
+                endpoints: Default::default(),
+            });
         }
         let topic = CreateTopic { name: TOPIC.to_owned(), partitions: 1, config: TopicConfig::new() };
         let partition = meta.create_topic(topic).await.unwrap().partition_ids().next().unwrap();
 
+        let (coordinator, shard) = start_coordinator(&meta).await;
+        let kafka = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let kafka_address = kafka.local_addr().unwrap().to_string();
         let (store, metrics) = (MemoryStore::new(), Metrics::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -76,7 +95,9 @@ impl Cluster {
             meta: Arc::clone(&meta) as Arc<dyn MetaService>,
             store: Arc::new(store.clone()),
             brokers: connector,
+            coordinators: Arc::new(FakeCoordinators(Arc::clone(&coordinator))),
             address: address.clone(),
+            kafka: vec![KafkaListener { name: "PLAIN".to_owned(), socket: kafka, advertised: kafka_address.clone() }],
             clock: SystemClock::shared(),
             random: Random::from_seed(1),
             metrics: metrics.clone(),
@@ -97,11 +118,24 @@ impl Cluster {
             messaging: MessagingClient::new(channel.clone()),
             admin: AdminClient::new(channel),
             partition,
+            coordinator,
+            shard,
+            kafka_address,
             shutdown,
             running,
         };
         cluster.give_to(0);
         cluster
+    }
+
+    /// A new connection of a Kafka client.
+    pub async fn kafka(&self) -> KafkaClient {
+        KafkaClient::connect(&self.kafka_address).await
+    }
+
+    /// Whether the metadata says that the coordinator owns the shard of the groups.
+    pub fn coordinator_owns_groups(&self, owns: bool) {
+        self.meta.change_head(self.shard, |head| own_by_coordinator(head, owns));
     }
 
     /// Moves the partition to a broker, under the next epoch.
@@ -164,6 +198,23 @@ impl Cluster {
             Err(status) => Err(rpc::status::detail_from_public_status(&status)),
         }
     }
+}
+
+/// A coordinator that owns the only shard of the groups.
+async fn start_coordinator(meta: &Arc<FakeMeta>) -> (Arc<FakeCoordinator>, TopicPartition) {
+    let (kind, node, incarnation) = (NodeKind::Coordinator, NodeId(1), Incarnation(77));
+    let (address, endpoints) = (String::new(), Default::default());
+    meta.put_session(SessionRecord { kind, node, incarnation, address, endpoints });
+    let topic = CreateTopic { name: GROUPS_TOPIC.to_owned(), partitions: 1, config: TopicConfig::new() };
+    let shard = meta.create_topic(topic).await.unwrap().partition_ids().next().unwrap();
+    meta.change_head(shard, |head| own_by_coordinator(head, true));
+    (Arc::new(FakeCoordinator::default()), shard)
+}
+
+fn own_by_coordinator(head: &mut PartitionHead, owns: bool) {
+    head.epoch = head.epoch.next();
+    head.owner = owns.then_some(Owner { node: NodeId(1), incarnation: Incarnation(77) });
+    head.recovered = owns;
 }
 
 pub type PollResult = Result<v1::PollResponse, v1::ErrorDetail>;

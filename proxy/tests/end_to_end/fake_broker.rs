@@ -39,7 +39,7 @@ impl Log {
     }
 
     /// Appends, or finds an idempotent batch that is there.
-    fn append(&mut self, batch: &Bytes) -> Appended {
+    pub fn append(&mut self, batch: &Bytes) -> Appended {
         let sent = BatchHeader::parse(batch).unwrap();
         let is_same = |(header, _): &&(BatchHeader, Bytes)| {
             sent.producer().is_some()
@@ -239,6 +239,42 @@ impl BrokerService for FakeBroker {
             }
         });
         Ok(events.boxed())
+    }
+
+    async fn delete_records(
+        &self,
+        partition: TopicPartition,
+        epoch: Epoch,
+        before: Offset,
+    ) -> Result<Offset, ServiceError> {
+        self.as_owner(partition, Some(epoch), |log| {
+            if before > log.high_watermark {
+                return Err(ServiceError::not_applied(ErrorCode::OutOfRange, "above the high watermark"));
+            }
+            log.start = log.start.max(before);
+            Ok(log.start)
+        })
+    }
+
+    async fn offset_for_time(
+        &self,
+        _partition: TopicPartition,
+        _epoch: Epoch,
+        _search: TimeSearch,
+    ) -> Result<Option<TimeHint>, ServiceError> {
+        Ok(None)
+    }
+
+    async fn producers(&self, partition: TopicPartition, epoch: Epoch) -> Result<Vec<ActiveProducer>, ServiceError> {
+        self.as_owner(partition, Some(epoch), |log| {
+            let batches = log.batches.iter().filter_map(|(header, _)| Some((header.producer()?, header)));
+            let active = |(key, header): (record_batch::ProducerKey, &BatchHeader)| ActiveProducer {
+                key,
+                last_sequence: header.last_sequence(),
+                last_timestamp_ms: header.max_timestamp(),
+            };
+            Ok(batches.map(active).collect())
+        })
     }
 
     async fn delete_topic_data(&self, _topic: TopicId) -> Result<(), ServiceError> {

@@ -82,6 +82,20 @@ impl State {
         self.watchers.retain(|watcher| watcher.send(Ok(WatchEvent::Change(change.clone()))).is_ok());
     }
 
+    fn change_topic(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut TopicRecord) -> Result<(), ServiceError>,
+    ) -> Result<TopicRecord, ServiceError> {
+        let Some(mut topic) = self.find(name) else {
+            return Err(ServiceError::not_applied(ErrorCode::UnknownTopic, "there is no such topic"));
+        };
+        change(&mut topic)?;
+        self.topics.insert(topic.id, topic.clone());
+        self.tell(MetaChange::Topic(topic.clone()));
+        Ok(topic)
+    }
+
     fn find(&self, name: &str) -> Option<TopicRecord> {
         self.topics.values().find(|topic| topic.name == name).cloned()
     }
@@ -120,6 +134,20 @@ impl MetaService for FakeMeta {
         Ok(topic)
     }
 
+    async fn alter_topic_config(&self, name: &str, changes: ConfigChanges) -> Result<TopicRecord, ServiceError> {
+        self.state.lock().change_topic(name, |topic| {
+            topic.config = apply_config_changes(&topic.config, &changes)?;
+            Ok(())
+        })
+    }
+
+    async fn add_partitions(&self, name: &str, total: u32) -> Result<TopicRecord, ServiceError> {
+        self.state.lock().change_topic(name, |topic| {
+            topic.partitions = total;
+            Ok(())
+        })
+    }
+
     async fn list_topics(&self) -> Result<Vec<TopicRecord>, ServiceError> {
         Ok(self.state.lock().topics.values().cloned().collect())
     }
@@ -129,8 +157,8 @@ impl MetaService for FakeMeta {
     }
 
     async fn open_session(&self, request: OpenSession) -> Result<SessionId, ServiceError> {
-        let OpenSession { kind, node, incarnation, address, .. } = request;
-        self.put_session(SessionRecord { kind, node, incarnation, address });
+        let OpenSession { kind, node, incarnation, address, endpoints, .. } = request;
+        self.put_session(SessionRecord { kind, node, incarnation, address, endpoints });
         Ok(SessionId(self.next_id.fetch_add(1, Ordering::Relaxed)))
     }
 

@@ -173,6 +173,9 @@ async fn close_segment(cluster: &Cluster, with_index: bool) {
         state: SegmentState::Closed { end: SegmentEnd { offset, position } },
         floor: None,
         created_at_ms: 0,
+        sealed_at_ms: 0,
+        max_timestamp_ms: None,
+        compacted: false,
     };
     cluster.meta.change_head(cluster.partition, |head| head.sealed_end = offset);
     cluster.meta.put_segments(cluster.partition, vec![segment]);

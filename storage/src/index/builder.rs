@@ -76,6 +76,12 @@ impl IndexBuilder {
         self.max_timestamp_ms = self.max_timestamp_ms.max(Some(batch.max_timestamp_ms));
     }
 
+    /// Says that the segment goes on to this offset without another batch, as a compacted one may.
+    pub fn extend_to(&mut self, end: Offset) {
+        assert!(end >= self.next_offset, "the segment holds batches up to {}, beyond {end}", self.next_offset);
+        self.next_offset = end;
+    }
+
     /// The index up to here, with the producers as they are here.
     pub fn finish(mut self, producers: ProducerSnapshot) -> SegmentIndex {
         self.add_time_entry();

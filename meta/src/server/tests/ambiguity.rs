@@ -16,7 +16,8 @@ async fn live(cluster: &Cluster, faults: &[Fault]) -> PartitionView {
     let mut broker = Broker::claim(cluster, 1).await;
     let epoch = broker.epoch;
     let finish = PartitionCommandKind::FinishRecovery { epoch, found: None, start: Offset(0) };
-    let close = PartitionCommandKind::CloseSegment { epoch, base_offset: Offset(0), file: file(1, 1) };
+    let close =
+        PartitionCommandKind::CloseSegment { epoch, base_offset: Offset(0), file: file(1, 1), max_timestamp_ms: None };
     let seal = PartitionCommandKind::SealSegment { epoch, file: file(1, 2), end: end(9) };
     let kinds = [
         finish,
@@ -187,7 +188,7 @@ fn next_kind(random: &Random, broker: &Broker<'_>, records: &PartitionRecords, f
         4 => {
             let segment = records.segments.values().next_back();
             let (base_offset, file) = segment.map_or((Offset(0), file(1, 1)), |it| (it.base_offset, it.file));
-            PartitionCommandKind::CloseSegment { epoch, base_offset, file }
+            PartitionCommandKind::CloseSegment { epoch, base_offset, file, max_timestamp_ms: None }
         }
         _ => {
             let seal = head.open.map(|_| new_end);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bmq_proto::NodeId;
-use bmq_proto::meta::{MetaChange, MetaService, NodeKind, WatchEvent, WatchScope, WatchStream};
+use bmq_proto::meta::{
+    ConfigChange, ConfigChanges, MetaChange, MetaService, NodeKind, WatchEvent, WatchScope, WatchStream,
+};
 use futures::StreamExt;
 
 use super::{Broker, Cluster};
@@ -125,4 +127,23 @@ async fn stopping_the_service_ends_its_watches() {
         }
     }
     assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
+async fn altered_topics_reach_the_watchers_and_no_change_is_lost() {
+    let cluster = Cluster::start().await;
+    let mut watch = cluster.meta.watch(ALL).await.unwrap();
+    let before = cluster.meta.topic("orders").await.unwrap().unwrap();
+    let set = |name: &str, value: &str| ConfigChanges::from([(name.to_owned(), ConfigChange::Set(value.to_owned()))]);
+    let meta = &cluster.meta;
+    let total = before.partitions + 4;
+    let (one, other, grown) = tokio::join!(
+        meta.alter_topic_config("orders", set("segment.ms", "5000")),
+        meta.alter_topic_config("orders", set("segment.bytes", "1048576")),
+        meta.add_partitions("orders", total),
+    );
+    (one.unwrap(), other.unwrap(), grown.unwrap());
+    let after = meta.topic("orders").await.unwrap().unwrap();
+    assert_eq!((after.id, after.partitions, after.config.len()), (before.id, total, 2));
+    until(&mut watch, |change| *change == MetaChange::Topic(after.clone())).await;
 }

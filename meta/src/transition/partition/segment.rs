@@ -55,6 +55,9 @@ impl Transition<'_> {
             state: SegmentState::Open,
             floor: None,
             created_at_ms: self.now_ms,
+            sealed_at_ms: 0,
+            max_timestamp_ms: None,
+            compacted: false,
         };
         changes.segments.insert(new.base_offset, Some(record));
         Ok(changes)
@@ -69,7 +72,12 @@ impl Transition<'_> {
         self.seal(file, end)
     }
 
-    pub(super) fn close_segment(&self, base_offset: Offset, file: FileId) -> Result<Changes, ServiceError> {
+    pub(super) fn close_segment(
+        &self,
+        base_offset: Offset,
+        file: FileId,
+        max_timestamp_ms: Option<i64>,
+    ) -> Result<Changes, ServiceError> {
         let Some(segment) = self.records.segments.get(&base_offset).filter(|segment| segment.file == file) else {
             return refuse(ErrorCode::Conflict, format!("no segment of {file} starts at {base_offset}"));
         };
@@ -78,7 +86,7 @@ impl Transition<'_> {
             SegmentState::Open => return refuse(ErrorCode::Conflict, format!("{file} is not sealed yet")),
             SegmentState::Closed { .. } => {}
             SegmentState::Sealed { end } => {
-                let closed = SegmentRecord { state: SegmentState::Closed { end }, ..segment.clone() };
+                let closed = SegmentRecord { state: SegmentState::Closed { end }, max_timestamp_ms, ..segment.clone() };
                 changes.segments.insert(base_offset, Some(closed));
             }
         }
@@ -96,6 +104,10 @@ impl Transition<'_> {
             let message = format!("{file} starts at {start:?} and cannot end at ({}, {})", end.offset, end.position);
             return refuse(ErrorCode::InvalidArgument, message);
         }
+        if end.offset < self.head().log_start {
+            let message = format!("{file} cannot end at {}: the log starts at {}", end.offset, self.head().log_start);
+            return refuse(ErrorCode::InvalidArgument, message);
+        }
         if !empty && end.position == open.start_position {
             return refuse(ErrorCode::InvalidArgument, format!("{file} cannot hold offsets in no bytes"));
         }
@@ -105,7 +117,8 @@ impl Transition<'_> {
             changes.segments.insert(open.base_offset, None);
             changes.garbage.insert(file, Some(GarbageRecord { file, dropped_at_ms: self.now_ms }));
         } else {
-            let sealed = SegmentRecord { state: SegmentState::Sealed { end }, ..open.clone() };
+            let sealed =
+                SegmentRecord { state: SegmentState::Sealed { end }, sealed_at_ms: self.now_ms, ..open.clone() };
             changes.segments.insert(open.base_offset, Some(sealed));
         }
         Ok(changes)

@@ -76,6 +76,22 @@ fn open_segment(epoch: Epoch, file: FileId, base_offset: Offset, seal: Option<Se
     PartitionCommandKind::OpenSegment { epoch, file, start_position, base_offset, seal }
 }
 
+fn close_segment(epoch: Epoch, base_offset: u64, file: FileId) -> PartitionCommandKind {
+    let max_timestamp_ms = Some(base_offset as i64);
+    PartitionCommandKind::CloseSegment { epoch, base_offset: Offset(base_offset), file, max_timestamp_ms }
+}
+
+fn replace_segments(epoch: Epoch, replaced: Vec<(Offset, FileId)>, file: FileId) -> PartitionCommandKind {
+    PartitionCommandKind::ReplaceSegments {
+        epoch,
+        replaced,
+        file,
+        start_position: BytePosition(HEADER),
+        end_position: BytePosition(HEADER + 5),
+        max_timestamp_ms: None,
+    }
+}
+
 /// What every applied command leaves true.
 fn check_step(before: &PartitionRecords, after: &PartitionRecords, command: &PartitionCommand) {
     check_records(after);
@@ -89,10 +105,22 @@ fn check_step(before: &PartitionRecords, after: &PartitionRecords, command: &Par
     assert!(after.head.sealed_end >= before.head.sealed_end, "the log's end went back");
     for (base_offset, segment) in &before.segments {
         let Some(fixed) = segment.end() else { continue };
-        let later = after.segments.get(base_offset).expect("a sealed segment stays");
+        let compacted = after.segments.values().find(|later| later.compacted && later.base_offset <= *base_offset);
+        if let Some(new) = compacted.filter(|new| new.file != segment.file) {
+            let covers = new.end().is_some_and(|end| end.offset >= fixed.offset);
+            assert!(segment.is_closed() && covers && after.garbage.contains_key(&segment.file), "{segment:?} {new:?}");
+            continue;
+        }
+        let Some(later) = after.segments.get(base_offset) else {
+            let below = fixed.offset <= after.head.log_start && fixed.offset < after.head.sealed_end;
+            assert!(below, "{segment:?} was dropped");
+            assert!(after.garbage.contains_key(&segment.file), "{segment:?} is forgotten");
+            continue;
+        };
         assert_eq!((later.end(), later.file), (Some(fixed), segment.file), "a sealed segment changed");
         assert!(later.is_closed() >= segment.is_closed(), "a closed segment is closed for ever");
     }
+    assert!(after.head.log_start >= before.head.log_start, "the log start went back");
     let place = |records: &PartitionRecords| records.checkpoint.map(|checkpoint| checkpoint.offset);
     assert!(place(after) >= place(before), "a checkpoint went back");
     assert!(after.head.epoch_chain.starts_with(&before.head.epoch_chain), "the past was rewritten");
@@ -101,7 +129,8 @@ fn check_step(before: &PartitionRecords, after: &PartitionRecords, command: &Par
 fn check_records(records: &PartitionRecords) {
     let head = &records.head;
     let mut expected = records.segments.first_key_value().map_or(head.sealed_end, |(base_offset, _)| *base_offset);
-    assert!(expected <= head.sealed_end && head.log_start <= head.sealed_end);
+    assert!(expected <= head.sealed_end && expected <= head.log_start.min(head.sealed_end), "records are missing");
+    assert!(head.log_start <= head.sealed_end || head.open.is_some());
     let mut open = None;
     for (base_offset, segment) in &records.segments {
         assert_eq!((*base_offset, segment.base_offset), (expected, expected), "segments follow each other");
@@ -109,7 +138,8 @@ fn check_records(records: &PartitionRecords) {
         assert!(!records.garbage.contains_key(&segment.file), "{} is garbage and in use", segment.file);
         match segment.end() {
             Some(end) => {
-                assert!(end.offset > expected && end.position > segment.start_position, "an empty range was sealed");
+                let bytes = end.position > segment.start_position || segment.compacted;
+                assert!(end.offset > expected && bytes, "an empty range was sealed");
                 expected = end.offset;
             }
             None => open = Some(segment.file),
@@ -136,7 +166,7 @@ struct Draw {
 }
 
 fn draws() -> impl Strategy<Value = Vec<Draw>> {
-    let draw = (any::<bool>(), 0..20u8, 0..24u8, 0..4u64);
+    let draw = (any::<bool>(), 0..24u8, 0..24u8, 0..4u64);
     let draw = draw.prop_map(|(second, kind, spoil, records)| Draw { second, kind, spoil, records });
     prop::collection::vec(draw, 1..120)
 }
@@ -166,13 +196,28 @@ fn concrete(draw: &Draw, records: &PartitionRecords, epoch: Epoch, nonce: u64) -
         14 | 15 => {
             let nth = records.segments.values().nth(draw.records as usize);
             let (base_offset, file) = nth.map_or((Offset(1), found), |segment| (segment.base_offset, segment.file));
-            PartitionCommandKind::CloseSegment { epoch, base_offset, file }
+            PartitionCommandKind::CloseSegment { epoch, base_offset, file, max_timestamp_ms: None }
         }
         16 => {
             let checkpoint = Checkpoint { epoch, file: found, position: end.position, offset: end.offset };
             PartitionCommandKind::Checkpoint { checkpoint }
         }
         17 | 18 => PartitionCommandKind::Release { epoch },
+        22 | 23 => {
+            let named = records.segments.values().take(1 + draw.records as usize);
+            let replaced = named.map(|segment| (segment.base_offset, segment.file)).collect();
+            let file = file(epoch.0 + u32::from(draw.spoil == 7), nonce);
+            replace_segments(epoch, replaced, file)
+        }
+        19 | 20 => {
+            let nth = records.segments.values().nth(draw.records as usize);
+            let log_start = nth.and_then(SegmentRecord::end).map_or(head.sealed_end, |end| end.offset);
+            PartitionCommandKind::MoveLogStart {
+                epoch,
+                log_start: Offset(log_start.0 + spoilt(6)),
+                drop_below: log_start,
+            }
+        }
         _ => {
             let file = records.garbage.keys().next().copied().unwrap_or(found);
             PartitionCommandKind::ForgetGarbage { epoch, file }
@@ -242,7 +287,7 @@ fn the_random_commands_reach_every_kind() {
         let draws = draws().new_tree(&mut runner).unwrap().current();
         run_all(&draws).into_iter().for_each(|(kind, count)| *applied.entry(kind).or_insert(0) += count);
     }
-    assert_eq!(applied.len(), 9, "{applied:?}");
+    assert_eq!(applied.len(), 11, "{applied:?}");
     assert!(applied.values().all(|count| *count >= 20), "{applied:?}");
 }
 
@@ -252,8 +297,7 @@ fn a_partition_lives_through_claim_roll_and_release() {
     let first = world.ready();
     world.open(first, 1, None).unwrap();
     world.open(first, 2, Some(end(5))).unwrap();
-    let close = PartitionCommandKind::CloseSegment { epoch: first, base_offset: Offset(0), file: file(1, 1) };
-    world.run(close).unwrap();
+    world.run(close_segment(first, 0, file(1, 1))).unwrap();
 
     let second = world.claim();
     assert_eq!(world.records.head.open, Some(file(1, 2)), "a claim leaves open what was open");
@@ -286,6 +330,69 @@ fn an_empty_range_becomes_garbage() {
     assert!(refused.message.contains("is garbage"), "{refused}");
     world.run(PartitionCommandKind::ForgetGarbage { epoch, file: file(1, 1) }).unwrap();
     assert!(world.records.garbage.is_empty());
+}
+
+#[test]
+fn the_log_start_moves_and_segments_below_it_go() {
+    let mut world = World::default();
+    let epoch = world.ready();
+    world.open(epoch, 1, None).unwrap();
+    for number in 1..=40 {
+        world.open(epoch, number + 1, Some(end(number * 10))).unwrap();
+        world.run(close_segment(epoch, (number - 1) * 10, file(1, number))).unwrap();
+    }
+    let shift_and_drop = |log_start, drop_below| PartitionCommandKind::MoveLogStart {
+        epoch,
+        log_start: Offset(log_start),
+        drop_below: Offset(drop_below),
+    };
+    let shift = |log_start| shift_and_drop(log_start, log_start);
+    world.run(shift(15)).unwrap();
+    assert_eq!(world.records.segments.first_key_value().unwrap().0, &Offset(10), "15 lies inside this one");
+    world.run(shift(12)).unwrap();
+    assert_eq!(world.records.head.log_start, Offset(15), "it never goes back");
+
+    world.run(shift(405)).unwrap();
+    assert_eq!((world.records.head.log_start, world.records.segments.len()), (Offset(405), 41 - 1 - 32));
+    world.run(shift(405)).unwrap();
+    let left: Vec<_> = world.records.segments.keys().map(|offset| offset.0).collect();
+    assert_eq!(left, [390, 400], "the newest sealed one tells of the producers, the open one is in use");
+
+    let below = PartitionCommandKind::SealSegment { epoch, file: file(1, 41), end: end(404) };
+    assert!(world.run(below).unwrap_err().message.contains("the log starts at 405"));
+    world.run(PartitionCommandKind::SealSegment { epoch, file: file(1, 41), end: end(405) }).unwrap();
+    assert!(world.run(shift(406)).unwrap_err().message.contains("it ends at 405"));
+    assert_eq!(world.run(shift_and_drop(405, 390)), Ok(Changes::default()), "the owner still needs that one");
+    world.run(close_segment(epoch, 400, file(1, 41))).unwrap();
+    world.run(shift(405)).unwrap();
+    assert_eq!(world.records.segments.keys().map(|offset| offset.0).collect::<Vec<_>>(), [400]);
+}
+
+#[test]
+fn a_compacted_segment_takes_the_place_of_closed_ones() {
+    let mut world = World::default();
+    let epoch = world.ready();
+    world.open(epoch, 1, None).unwrap();
+    for number in 1..=3 {
+        world.open(epoch, number + 1, Some(end(number * 10))).unwrap();
+    }
+    let both = || vec![(Offset(0), file(1, 1)), (Offset(10), file(1, 2))];
+    world.run(close_segment(epoch, 0, file(1, 1))).unwrap();
+    let early = world.run(replace_segments(epoch, both(), file(1, 9))).unwrap_err();
+    assert!(early.message.contains("is not the closed segment at 10"), "{early}");
+    world.run(close_segment(epoch, 10, file(1, 2))).unwrap();
+    let gap = vec![(Offset(0), file(1, 1)), (Offset(20), file(1, 3))];
+    assert_eq!(world.run(replace_segments(epoch, gap, file(1, 9))).unwrap_err().code, ErrorCode::Conflict);
+    let foreign = world.run(replace_segments(epoch, both(), file(2, 9))).unwrap_err();
+    assert_eq!(foreign.code, ErrorCode::InvalidArgument);
+
+    world.run(replace_segments(epoch, both(), file(1, 9))).unwrap();
+    let new = &world.records.segments[&Offset(0)];
+    assert!(new.compacted && new.is_closed() && new.end().unwrap().offset == Offset(20));
+    assert_eq!(world.records.garbage.keys().copied().collect::<Vec<_>>(), [file(1, 1), file(1, 2)]);
+    assert_eq!(world.run(replace_segments(epoch, both(), file(1, 9))), Ok(Changes::default()));
+    let again = world.run(replace_segments(epoch, both(), file(1, 10))).unwrap_err();
+    assert_eq!(again.code, ErrorCode::Conflict, "they are not there any more");
 }
 
 #[test]
@@ -329,7 +436,7 @@ fn a_repeat_that_others_overtook_is_still_known() {
     world.open(epoch, 1, None).unwrap();
     let roll = open_segment(epoch, file(1, 2), Offset(5), Some(end(5)));
     world.run(roll.clone()).unwrap();
-    world.run(PartitionCommandKind::CloseSegment { epoch, base_offset: Offset(0), file: file(1, 1) }).unwrap();
+    world.run(close_segment(epoch, 0, file(1, 1))).unwrap();
     assert_eq!(world.run(roll.clone()), Ok(Changes::default()));
     let view = answer(&world.records, &command(99, roll));
     assert_eq!(view.segments.iter().map(|it| it.file).collect::<Vec<_>>(), [file(1, 1), file(1, 2)]);
@@ -348,7 +455,9 @@ fn what_a_command_needs_is_enough_for_it() {
         open_segment(epoch, file(1, 6), Offset(30), Some(end(30))),
         open_segment(epoch, file(1, 5), Offset(25), Some(end(25))),
         PartitionCommandKind::SealSegment { epoch, file: file(1, 5), end: end(30) },
-        PartitionCommandKind::CloseSegment { epoch, base_offset: Offset(10), file: file(1, 2) },
+        close_segment(epoch, 10, file(1, 2)),
+        PartitionCommandKind::MoveLogStart { epoch, log_start: Offset(12), drop_below: Offset(12) },
+        replace_segments(epoch, vec![(Offset(0), file(1, 1)), (Offset(10), file(1, 2))], file(1, 9)),
         PartitionCommandKind::RecordFloor { epoch, file: file(1, 5), floor: BytePosition(600) },
     ];
     for kind in commands {
@@ -356,6 +465,13 @@ fn what_a_command_needs_is_enough_for_it() {
         match needs(&kind).segments {
             NeededSegments::All => {}
             NeededSegments::None => part.segments.retain(|base_offset, _| *base_offset == full.head.sealed_end),
+            NeededSegments::First(limit) => {
+                let first: Vec<_> = full.segments.keys().take(limit).copied().collect();
+                part.segments.retain(|it, _| first.contains(it) || *it == full.head.sealed_end);
+            }
+            NeededSegments::Between(first, last) => {
+                part.segments.retain(|it, _| (first..=last).contains(it) || *it == full.head.sealed_end);
+            }
             NeededSegments::At(at) => part.segments.retain(|it, _| *it == at || *it == full.head.sealed_end),
             NeededSegments::LastUpTo(offset) => {
                 let last: Vec<_> = full.segments.range(..=offset).rev().take(2).map(|(it, _)| *it).collect();

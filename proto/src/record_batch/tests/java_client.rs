@@ -76,8 +76,9 @@ fn expected_records() -> Vec<Record> {
 }
 
 #[test]
-fn reads_records_of_every_built_in_codec() {
-    for (text, codec) in [(NONE, Codec::None), (LZ4, Codec::Lz4), (ZSTD, Codec::Zstd)] {
+fn reads_records_of_every_codec() {
+    let samples = [NONE, GZIP, SNAPPY, LZ4, ZSTD];
+    for (text, codec) in samples.into_iter().zip(Codec::ALL) {
         let batch = unhex(text);
         assert_eq!(BatchHeader::parse(&batch).unwrap().codec(), codec);
         assert_eq!(read(&batch), expected_records(), "{codec}");
@@ -85,15 +86,11 @@ fn reads_records_of_every_built_in_codec() {
 }
 
 #[test]
-fn takes_every_codec_from_a_producer_and_says_which_it_cannot_open() {
+fn takes_every_codec_from_a_producer() {
     for text in [NONE, LZ4, ZSTD, GZIP, SNAPPY, IDEMPOTENT] {
         let batch = unhex(text);
         let header = validate_produced(&batch, &BatchLimits { max_batch_bytes: 1 << 20 }).unwrap();
         assert_eq!(header.record_count(), 3);
-    }
-    for (text, expected) in [(GZIP, Codec::Gzip), (SNAPPY, Codec::Snappy)] {
-        let error = records(&unhex(text), &RecordLimits::default()).unwrap_err();
-        assert!(matches!(error, BatchError::UnsupportedCodec { codec } if codec == expected), "{error}");
     }
 }
 

@@ -1,4 +1,8 @@
-//! The partitions that run on this broker: started and released as the assignment says.
+//! The partitions that run on this node: started and released as the controller's intent says.
+//!
+//! Brokers and coordinators host partitions alike; which topics belong to which kind stands in the topics' records.
+
+mod assignment;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,17 +13,18 @@ use bmq_common::readiness::ReadyFlag;
 use bmq_common::retry::Backoff;
 use bmq_common::shutdown::Shutdown;
 use bmq_common::tasks::Tasks;
-use bmq_partition::machine::StopReason;
-use bmq_partition::{PartitionConfig, PartitionContext, PartitionHandle};
-use bmq_proto::meta::{MetaService, TopicRecord, WatchScope, WatchStream};
+use bmq_proto::meta::{MetaService, NodeKind, TopicRecord, WatchScope, WatchStream};
 use bmq_proto::topic_config::TopicSettings;
 use bmq_proto::{TopicId, TopicPartition};
 use futures::StreamExt;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
-use crate::assignment::{Assignment, Step};
-use crate::config::partition_config;
+use self::assignment::{Assignment, Step};
+use crate::config::PartitionConfig;
+use crate::driver::PartitionContext;
+use crate::handle::PartitionHandle;
+use crate::machine::StopReason;
 
 /// The running partitions, shared by the task that starts them and the service that looks them up.
 #[derive(Clone, Default)]
@@ -47,14 +52,25 @@ impl Hosting {
     }
 }
 
-/// Follows metadata and keeps the hosted partitions in line with it.
-pub struct Reconciler {
-    pub assignment: Assignment,
+/// What a [`Reconciler`] works with.
+pub struct ReconcilerSetup {
+    /// The kind of node that this is.
+    pub kind: NodeKind,
+    /// How long a partition that shall come here waits for a living owner to release it.
+    pub handover_wait: Duration,
     pub hosting: Hosting,
     pub context: PartitionContext,
     pub config: PartitionConfig,
     pub tasks: Tasks,
     pub ready: ReadyFlag,
+    /// Told of each partition that is started, for a service that does something with it by itself.
+    pub started: Option<mpsc::UnboundedSender<(TopicPartition, PartitionHandle)>>,
+}
+
+/// Follows metadata and keeps the hosted partitions in line with it.
+pub struct Reconciler {
+    assignment: Assignment,
+    setup: ReconcilerSetup,
 }
 
 /// How long a partition that ended unexpectedly waits before it is claimed again.
@@ -69,6 +85,10 @@ fn rest_after(reason: &StopReason) -> Duration {
 }
 
 impl Reconciler {
+    pub fn new(setup: ReconcilerSetup) -> Self {
+        Self { assignment: Assignment::new(setup.kind, setup.context.me, setup.handover_wait), setup }
+    }
+
     /// Runs until shutdown.
     pub async fn run(mut self, shutdown: Shutdown) {
         tokio::select! {
@@ -78,14 +98,14 @@ impl Reconciler {
     }
 
     async fn reconcile_for_ever(&mut self) {
-        let meta: Arc<dyn MetaService> = self.context.meta.clone();
-        let clock: SharedClock = self.context.clock.clone();
+        let meta: Arc<dyn MetaService> = self.setup.context.meta.clone();
+        let clock: SharedClock = self.setup.context.clock.clone();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let (ended_sender, mut ended) = mpsc::unbounded_channel();
         let mut watch: Option<WatchStream> = None;
         loop {
             if watch.is_none() {
-                watch = open_watch(meta.as_ref(), &mut backoff, &self.context).await;
+                watch = open_watch(meta.as_ref(), &mut backoff, &self.setup.context).await;
             }
             let Some(stream) = watch.as_mut() else { continue };
             let deadline = self.assignment.next_deadline();
@@ -108,7 +128,7 @@ impl Reconciler {
                 () = wait => {}
             }
             if self.assignment.is_synced() {
-                self.ready.set(true, "");
+                self.setup.ready.set(true, "");
             }
             for step in self.assignment.reconcile(clock.now()) {
                 self.take_step(step, &ended_sender);
@@ -117,20 +137,41 @@ impl Reconciler {
     }
 
     fn note_end(&mut self, partition: TopicPartition, reason: &StopReason) {
-        self.hosting.partitions.write().remove(&partition);
-        self.assignment.ended(partition, rest_after(reason), self.context.clock.now());
+        self.setup.hosting.partitions.write().remove(&partition);
+        self.assignment.ended(partition, rest_after(reason), self.setup.context.clock.now());
     }
 
     fn take_step(&mut self, step: Step, ended: &mpsc::UnboundedSender<(TopicPartition, StopReason)>) {
         match step {
             Step::Start(partition, topic) => self.start(partition, &topic, ended.clone()),
+            Step::Reconfigure(partition, topic) => {
+                if let Some(handle) = self.setup.hosting.find(partition) {
+                    tracing::info!(%partition, topic = topic.name, "settings changed");
+                    handle.reconfigure(self.config_of(&topic));
+                }
+            }
             Step::Release(partition) => {
-                if let Some(handle) = self.hosting.find(partition) {
+                if let Some(handle) = self.setup.hosting.find(partition) {
                     tracing::info!(%partition, "releasing");
-                    self.tasks.spawn("partition release", async move {
+                    self.setup.tasks.spawn("partition release", async move {
                         handle.release(Duration::ZERO).await;
                     });
                 }
+            }
+        }
+    }
+
+    fn config_of(&self, topic: &TopicRecord) -> PartitionConfig {
+        // What an internal topic keeps is the affair of the service that owns it.
+        if topic.is_internal() {
+            return self.setup.config.clone();
+        }
+        match TopicSettings::parse(&topic.config) {
+            Ok(settings) => self.setup.config.for_topic(&settings),
+            Err(error) => {
+                // From a newer version. Nothing is dropped by rules that are not understood.
+                tracing::error!(topic = topic.name, %error, "the topic's settings cannot be read, the node's are used");
+                self.setup.config.clone()
             }
         }
     }
@@ -141,17 +182,17 @@ impl Reconciler {
         topic: &TopicRecord,
         ended: mpsc::UnboundedSender<(TopicPartition, StopReason)>,
     ) {
-        let settings = TopicSettings::parse(&topic.config).unwrap_or_else(|error| {
-            tracing::error!(topic = topic.name, %error, "the topic's settings cannot be read, the broker's are used");
-            TopicSettings::default()
-        });
         tracing::info!(%partition, topic = topic.name, "claiming");
-        let config = partition_config(&self.config, &settings);
-        let (handle, task) = bmq_partition::open(self.context.clone(), partition, config);
-        self.hosting.partitions.write().insert(partition, handle);
-        self.tasks.spawn("partition", async move {
+        let config = self.config_of(topic);
+        let (handle, task) = crate::driver::open(self.setup.context.clone(), partition, config);
+        self.setup.hosting.partitions.write().insert(partition, handle.clone());
+        if let Some(started) = &self.setup.started {
+            // The receiver is gone only when the node stops.
+            let _ = started.send((partition, handle));
+        }
+        self.setup.tasks.spawn("partition", async move {
             let reason = task.await;
-            // The receiver is gone only when the broker stops.
+            // The receiver is gone only when the node stops.
             let _ = ended.send((partition, reason));
         });
     }

@@ -1,4 +1,4 @@
-//! What this broker should be hosting: compares what the controller wants with what runs here. Pure.
+//! What this node should be hosting: compares what the controller wants with what runs here. Pure.
 //!
 //! It works by level, not by edge: the same state gives the same answer however it came about, and a watch that was
 //! interrupted needs nothing but the new state.
@@ -7,24 +7,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bmq_common::clock::Monotonic;
-use bmq_proto::meta::{Intent, MetaChange, NodeKind, Owner, PartitionHead, TopicRecord, WatchEvent};
+use bmq_proto::meta::{Intent, MetaChange, NodeKind, Owner, PartitionHead, TopicConfig, TopicRecord, WatchEvent};
 use bmq_proto::{Incarnation, NodeId, TopicId, TopicPartition};
 
-/// Metadata as the watch has told it, and what follows for this broker.
+/// Metadata as the watch has told it, and what follows for this node.
 #[derive(Debug)]
 pub struct Assignment {
+    /// Nodes of other kinds have numbers and partitions of their own.
+    kind: NodeKind,
     me: Owner,
     handover_wait: Duration,
     synced: bool,
     topics: BTreeMap<TopicId, TopicRecord>,
     intents: BTreeMap<TopicPartition, Intent>,
     heads: BTreeMap<TopicPartition, PartitionHead>,
-    brokers: BTreeMap<NodeId, Incarnation>,
+    /// The living nodes of this kind.
+    nodes: BTreeMap<NodeId, Incarnation>,
     /// Named again since the last reset; the rest goes when the watch is in step again.
     named: Option<Named>,
     hosted: BTreeMap<TopicPartition, Hosted>,
     /// Partitions that shall come here while another owner still has them: since when.
     awaited: BTreeMap<TopicPartition, Monotonic>,
+    /// The settings that the partitions running here were last told, by topic.
+    told: BTreeMap<TopicId, TopicConfig>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +37,7 @@ struct Named {
     topics: BTreeSet<TopicId>,
     intents: BTreeSet<TopicPartition>,
     heads: BTreeSet<TopicPartition>,
-    brokers: BTreeSet<NodeId>,
+    nodes: BTreeSet<NodeId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,22 +54,26 @@ enum Hosted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Start(TopicPartition, TopicRecord),
+    /// The topic's settings are others now.
+    Reconfigure(TopicPartition, TopicRecord),
     Release(TopicPartition),
 }
 
 impl Assignment {
-    pub fn new(me: Owner, handover_wait: Duration) -> Self {
+    pub fn new(kind: NodeKind, me: Owner, handover_wait: Duration) -> Self {
         Self {
+            kind,
             me,
             handover_wait,
             synced: false,
             topics: BTreeMap::new(),
             intents: BTreeMap::new(),
             heads: BTreeMap::new(),
-            brokers: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             named: None,
             hosted: BTreeMap::new(),
             awaited: BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -89,11 +98,11 @@ impl Assignment {
                 self.topics.insert(topic.id, topic);
             }
             MetaChange::TopicGone(topic) => drop(self.topics.remove(&topic)),
-            MetaChange::Session(session) if session.kind == NodeKind::Broker => {
-                named.brokers.insert(session.node);
-                self.brokers.insert(session.node, session.incarnation);
+            MetaChange::Session(session) if session.kind == self.kind => {
+                named.nodes.insert(session.node);
+                self.nodes.insert(session.node, session.incarnation);
             }
-            MetaChange::SessionGone(NodeKind::Broker, node) => drop(self.brokers.remove(&node)),
+            MetaChange::SessionGone(kind, node) if kind == self.kind => drop(self.nodes.remove(&node)),
             MetaChange::Session(_) | MetaChange::SessionGone(..) => {}
             MetaChange::Intent(partition, intent) => {
                 named.intents.insert(partition);
@@ -113,7 +122,7 @@ impl Assignment {
             self.topics.retain(|topic, _| named.topics.contains(topic));
             self.intents.retain(|partition, _| named.intents.contains(partition));
             self.heads.retain(|partition, _| named.heads.contains(partition));
-            self.brokers.retain(|node, _| named.brokers.contains(node));
+            self.nodes.retain(|node, _| named.nodes.contains(node));
         }
         self.synced = true;
     }
@@ -128,7 +137,7 @@ impl Assignment {
         if !self.synced {
             return Vec::new();
         }
-        let mut steps = Vec::new();
+        let mut steps = self.reconfigure();
         let wanted: Vec<TopicPartition> = self.wanted().collect();
         for partition in &wanted {
             // Without its topic's settings a partition waits for the watch to bring them.
@@ -136,6 +145,7 @@ impl Assignment {
             if self.may_start(*partition, now) {
                 self.hosted.insert(*partition, Hosted::Running);
                 self.awaited.remove(partition);
+                self.told.entry(topic.id).or_insert_with(|| topic.config.clone());
                 steps.push(Step::Start(*partition, topic));
             }
         }
@@ -151,8 +161,26 @@ impl Assignment {
         steps
     }
 
+    /// Tells running partitions of settings that changed. One that starts has its topic's present ones.
+    fn reconfigure(&mut self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        self.told.retain(|topic, _| self.topics.contains_key(topic));
+        for (id, told) in &mut self.told {
+            let Some(topic) = self.topics.get(id).filter(|topic| topic.config != *told) else { continue };
+            told.clone_from(&topic.config);
+            let running = |partition: &TopicPartition| self.hosted.get(partition) == Some(&Hosted::Running);
+            let running = topic.partition_ids().filter(running);
+            steps.extend(running.map(|partition| Step::Reconfigure(partition, topic.clone())));
+        }
+        steps
+    }
+
     fn wanted(&self) -> impl Iterator<Item = TopicPartition> + '_ {
-        self.intents.iter().filter(|(_, intent)| intent.node == self.me.node).map(|(partition, _)| *partition)
+        let is_of_kind = |topic| self.topics.get(&topic).is_none_or(|topic| topic.owner_kind() == self.kind);
+        let is_mine = move |(partition, intent): &(&TopicPartition, &Intent)| {
+            intent.node == self.me.node && is_of_kind(partition.topic)
+        };
+        self.intents.iter().filter(is_mine).map(|(partition, _)| *partition)
     }
 
     fn may_start(&mut self, partition: TopicPartition, now: Monotonic) -> bool {
@@ -173,7 +201,7 @@ impl Assignment {
     /// Whether somebody who is alive may still release the partition in good order.
     fn is_held_by_another(&self, partition: TopicPartition) -> bool {
         let Some(owner) = self.heads.get(&partition).and_then(|head| head.owner) else { return false };
-        owner.node != self.me.node && self.brokers.get(&owner.node) == Some(&owner.incarnation)
+        owner.node != self.me.node && self.nodes.get(&owner.node) == Some(&owner.incarnation)
     }
 
     /// When something may change without anything being told.
@@ -211,7 +239,13 @@ mod tests {
 
     fn session(owner: Owner) -> MetaChange {
         let Owner { node, incarnation } = owner;
-        MetaChange::Session(SessionRecord { kind: NodeKind::Broker, node, incarnation, address: String::new() })
+        MetaChange::Session(SessionRecord {
+            kind: NodeKind::Broker,
+            node,
+            incarnation,
+            address: String::new(),
+            endpoints: Default::default(),
+        })
     }
 
     fn head(owner: Owner) -> MetaChange {
@@ -219,7 +253,7 @@ mod tests {
     }
 
     fn told(changes: Vec<MetaChange>) -> Assignment {
-        let mut assignment = Assignment::new(ME, Duration::from_secs(2));
+        let mut assignment = Assignment::new(NodeKind::Broker, ME, Duration::from_secs(2));
         assignment.learn(WatchEvent::Reset);
         changes.into_iter().for_each(|change| assignment.learn(WatchEvent::Change(change)));
         assert_eq!(assignment.reconcile(at(0)), [], "nothing is decided on half of the state");
@@ -238,6 +272,25 @@ mod tests {
         assert_eq!(assignment.reconcile(at(0)), []);
         assignment.learn(WatchEvent::Change(intent(2)));
         assert_eq!(assignment.reconcile(at(0)), [Step::Release(partition())]);
+        assert_eq!(assignment.reconcile(at(0)), []);
+    }
+
+    #[test]
+    fn leaves_to_other_kinds_what_is_theirs() {
+        let name = bmq_proto::coordinator::GROUPS_TOPIC.to_owned();
+        let internal = TopicRecord { name, ..topic() };
+        let mut assignment = told(vec![MetaChange::Topic(internal), intent(1)]);
+        assert_eq!(assignment.reconcile(at(0)), [], "node 1 is meant, but the coordinator of that number");
+    }
+
+    #[test]
+    fn settings_that_change_are_told_once() {
+        let mut assignment = told(vec![MetaChange::Topic(topic()), intent(1)]);
+        assignment.reconcile(at(0));
+        let config = TopicConfig::from([("segment.ms".to_owned(), "5000".to_owned())]);
+        let changed = TopicRecord { config, ..topic() };
+        assignment.learn(WatchEvent::Change(MetaChange::Topic(changed.clone())));
+        assert_eq!(assignment.reconcile(at(0)), [Step::Reconfigure(partition(), changed)]);
         assert_eq!(assignment.reconcile(at(0)), []);
     }
 

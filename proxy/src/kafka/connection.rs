@@ -1,0 +1,187 @@
+//! One connection: requests in, answers out, in the order of the requests.
+//!
+//! ```text
+//!   socket ─▶ intake ─ frames ─▶ queue ─▶ worker ─ one request at a time, produce requests together ─▶ socket
+//! ```
+//! Invariants:
+//! * a request other than produce begins when all before it are answered, as Kafka does it, so a client sees what it
+//!   did before; produce requests begin while others are under way, and lanes keep their batches in order;
+//! * a request that is unanswered has its share of the proxy's budget; beyond the budget and beyond its own number of
+//!   requests, a connection is read no further;
+//! * a client that pauses within a request, or does not read an answer, is cut off; one that is silent between requests
+//!   too, but later, and costs next to nothing until then: its buffer is given back.
+//!
+//! When the client closes its side, what it sent is done, as far as it changes anything; what it waited for is not.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bmq_common::Shutdown;
+use bmq_kafka::{EncodeError, FrameDecoder, FrameError, RequestError};
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::answers::Answers;
+use super::context::ClientConnection;
+use super::worker::Worker;
+use crate::api::{Api, budget_share};
+
+/// A request that has arrived in part holds no share of the budget while it is smaller than this.
+const FREE_BYTES: usize = 16 << 10;
+
+/// Where a connection came from.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub host: IpAddr,
+    /// The listener's name.
+    pub listener: Arc<str>,
+}
+
+/// Why a connection ends before its client has closed it.
+#[derive(Debug, Error)]
+pub enum ConnectionError {
+    #[error("the connection broke")]
+    Io(#[from] io::Error),
+    #[error("a frame cannot be")]
+    Frame(#[from] FrameError),
+    #[error("a request cannot be served")]
+    Request(#[from] RequestError),
+    #[error("an answer cannot be sent")]
+    Encode(#[from] EncodeError),
+    #[error("the client was silent for {0:?}")]
+    Idle(Duration),
+    #[error("the client stopped within a request")]
+    Stalled,
+    #[error("the client does not read its answers")]
+    NotReading,
+    #[error("a batch without acks failed")]
+    SilentFailure,
+    #[error("a request of this kind has no handler")]
+    NoHandler,
+    #[error("the proxy shuts down")]
+    ShutDown,
+}
+
+/// A request as it came.
+pub struct Arrived {
+    pub frame: Bytes,
+    /// Its share of what the proxy holds for all clients.
+    pub share: OwnedSemaphorePermit,
+    pub turn: Turn,
+}
+
+/// One of the requests that a connection may have unanswered; given back when this is dropped.
+pub struct Turn {
+    pub arrived_at: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(api: Arc<Api>, stream: TcpStream, arrival: Arrival) -> Result<(), ConnectionError> {
+    let (reading, writing) = stream.into_split();
+    let gone = Shutdown::new();
+    let requests = api.config.kafka.connection_requests as usize;
+    // There are never more in the queue than there are turns.
+    let (queue, arrived) = mpsc::channel(requests);
+    let turns = Arc::new(Semaphore::new(requests));
+    let client = ClientConnection {
+        id: api.kafka.next_connection(),
+        client_id: String::new(),
+        host: arrival.host,
+        listener: arrival.listener,
+        gone: gone.clone(),
+        readers: tokio::sync::Mutex::default(),
+    };
+    let intake = Intake { api: &api, stream: reading, buffer: BytesMut::new(), turns, queue, gone };
+    let answers = Answers::new(writing, api.config.kafka.write_timeout.get());
+    let worker = Worker::new(&api, client, answers);
+    tokio::try_join!(intake.run(), worker.run(arrived))?;
+    Ok(())
+}
+
+/// The reading half.
+struct Intake<'a> {
+    api: &'a Api,
+    stream: OwnedReadHalf,
+    buffer: BytesMut,
+    turns: Arc<Semaphore>,
+    queue: mpsc::Sender<Arrived>,
+    gone: Shutdown,
+}
+
+impl Intake<'_> {
+    /// Takes requests in until the client closes its side or the shutdown begins.
+    async fn run(mut self) -> Result<(), ConnectionError> {
+        let shutdown = self.api.shutdown().clone();
+        let decoder = FrameDecoder::new(self.api.config.kafka.max_request_bytes.0 as usize);
+        loop {
+            let arrived = tokio::select! {
+                arrived = self.next(decoder) => arrived?,
+                () = shutdown.begun() => return Ok(()),
+            };
+            let Some(arrived) = arrived else {
+                self.gone.begin();
+                return Ok(());
+            };
+            self.api.kafka.metrics.bytes_received(arrived.frame.len());
+            if self.queue.send(arrived).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next request; nothing if the client has closed its side.
+    async fn next(&mut self, decoder: FrameDecoder) -> Result<Option<Arrived>, ConnectionError> {
+        let mut share = None;
+        loop {
+            if let Some(frame) = decoder.decode(&mut self.buffer)? {
+                let share = match share {
+                    Some(share) => share,
+                    None => budget_share(&self.api.produce_budget, frame.len()).await,
+                };
+                let arrived_at = Instant::now();
+                let permit = Arc::clone(&self.turns).acquire_owned().await.expect("turns are never closed");
+                return Ok(Some(Arrived { frame, share, turn: Turn { arrived_at, _permit: permit } }));
+            }
+            self.until_readable().await?;
+            // What a large request will hold is taken before it is read, so that those that have begun can be finished.
+            if let Some(length) = decoder.frame_len(&self.buffer)?
+                && share.is_none()
+                && self.buffer.len() >= FREE_BYTES
+            {
+                share = Some(budget_share(&self.api.produce_budget, length).await);
+                self.buffer.reserve(length.saturating_sub(self.buffer.len()));
+            }
+            self.buffer.reserve(decoder.room_wanted(&self.buffer));
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits for bytes, without a buffer for them if no request has begun.
+    async fn until_readable(&mut self) -> Result<(), ConnectionError> {
+        let config = &self.api.config.kafka;
+        if !self.buffer.is_empty() {
+            let readable = tokio::time::timeout(config.receive_timeout.get(), self.stream.readable()).await;
+            return Ok(readable.map_err(|_| ConnectionError::Stalled)??);
+        }
+        self.buffer = BytesMut::new();
+        let idle = config.idle_timeout.get();
+        loop {
+            match tokio::time::timeout(idle, self.stream.readable()).await {
+                Ok(readable) => return Ok(readable?),
+                // It waits for an answer, which may take longer.
+                Err(_) if self.turns.available_permits() < config.connection_requests as usize => {}
+                Err(_) => return Err(ConnectionError::Idle(idle)),
+            }
+        }
+    }
+}
