@@ -9,7 +9,8 @@ use bmq_common::tasks::Tasks;
 use bmq_partition::append::not_owner;
 use bmq_partition::{Hosting, PartitionHandle, TailRead};
 use bmq_proto::broker::{
-    ActiveProducer, AppendStream, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream, TimeHint, TimeSearch,
+    ActiveProducer, AppendStream, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream, TimeHint,
+    TimeSearch,
 };
 use bmq_proto::record_batch::ProducerKey;
 use bmq_proto::{ClusterId, Epoch, ErrorCode, FileId, Offset, ServiceError, TopicId, TopicPartition};

@@ -95,7 +95,7 @@ mod tests {
         check("cluster describe -o json", true);
         check("bench produce --record-size 1KiB --partitions 4 --rate 10 --duration 1s --metrics a:1,b:2", true);
         check(
-            "local-cluster --brokers 3 --coordinators 2 --proxies 2 --etcd a:1,b:2 --store hdfs://n:1/r -o json --dir d",
+            "local-cluster --brokers 3 --coordinators 2 --proxies 2 --etcd a:1 --store hdfs://n:1/r -o json --dir d",
             true,
         );
         check("broker --config f --print-config", true);

@@ -11,8 +11,8 @@ use bmq_common::{Metrics, Random, Readiness, Shutdown, SystemClock};
 use bmq_controller::{ControllerComponents, ControllerConfig, Server};
 use bmq_meta::{MemoryStore, MetaServer, MetaServerConfig};
 use bmq_proto::broker::{
-    ActiveProducer, AppendStream, BrokerConnector, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream, TimeHint,
-    TimeSearch,
+    ActiveProducer, AppendStream, BrokerConnector, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream,
+    TimeHint, TimeSearch,
 };
 use bmq_proto::meta::{
     CreateTopic, MetaChange, MetaService, NodeKind, OpenSession, SessionId, SessionRecord, TopicConfig, WatchEvent,

@@ -20,6 +20,7 @@ mod held;
 mod journal;
 mod load;
 mod replay;
+mod serving;
 
 use std::collections::BTreeSet;
 

@@ -29,6 +29,7 @@ SECTIONS = {
         "topic.compact_last_values": "cleanup.policy=compact: last value of each key, tombstone",
         "topic.compact_removes": "older values go in time, last ones stay",
         "topic.retention": "retention.ms moves the log start",
+        "topic.small_limits": "limits as small as test suites set them: segment.ms=100 and the like",
     },
     "Consuming": {
         "consume.seek": "seek to offsets, beginning, end",

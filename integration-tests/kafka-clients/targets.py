@@ -15,7 +15,9 @@ from daemons import ROOT, Failure, say
 
 NAMES = ("kafka", "standalone", "local-cluster")
 
-# Topics made by asking for them, three partitions, and no wait for more members: as real Kafka is set up here.
+# As real Kafka is set up here: retention and compaction look often enough for a test to wait for them,
+SETTINGS = ["broker.partition.retention_interval=1s", "broker.partition.compaction_interval=1s"]
+# topics are made by asking for them, and nobody waits for more members, which is so in standalone anyway.
 CLUSTER_SETTINGS = ["proxy.kafka.auto_create_topics=true", "coordinator.groups.initial_rebalance_delay=0s"]
 
 
@@ -90,11 +92,15 @@ def process(words, folder):
             Path(keep, f"{Path(folder).name}.log").write_text(log.read_text())
 
 
+def options(settings):
+    return [word for setting in settings for word in ("--set", setting)]
+
+
 @contextlib.contextmanager
 def standalone():
     anywhere = "127.0.0.1:0"
     with tempfile.TemporaryDirectory(prefix="conformance-standalone-") as folder:
-        words = [bmq(), "standalone", "--data-dir", Path(folder) / "data", "--kafka", anywhere]
+        words = [bmq(), "standalone", "--data-dir", Path(folder) / "data", "--kafka", anywhere, *options(SETTINGS)]
         with process([*words, "--grpc", anywhere, "--http", anywhere], folder) as output:
             for line in output:
                 if line.split()[:1] == ["Kafka"]:
@@ -111,7 +117,7 @@ def local_cluster():
         hdfs = stack.enter_context(daemons("hdfs"))
         words = [bmq(), "local-cluster", "-o", "json", "--brokers", 3, "--coordinators", 2, "--proxies", 2]
         words += ["--etcd", ",".join(etcd["endpoints"]), "--store", f"{hdfs['uri']}/bmq", "--dir", Path(folder) / "bmq"]
-        words += [word for setting in CLUSTER_SETTINGS for word in ("--set", setting)]
+        words += options([*SETTINGS, *CLUSTER_SETTINGS])
         output = stack.enter_context(process(words, folder))
         announced = read_document(output)
         addresses = [one["kafka"] for one in announced["processes"] if one.get("kafka")]

@@ -77,7 +77,8 @@ async fn producers_are_known_when_everything_was_deleted() {
     let owner = world.claim(1).await;
     let send = async |owner: &OwnerNode, sequence| {
         let batch = batch_of_producer("value", 7, sequence);
-        owner.begin_append(0, AckLevel::Stored, batch).await.await.unwrap()
+        // A lane of its own each time: a refusal is not to refuse what follows.
+        owner.begin_append(sequence as u64, AckLevel::Stored, batch).await.await.unwrap()
     };
     for sequence in 0..100 {
         send(&owner, sequence).await.unwrap();
@@ -199,9 +200,11 @@ async fn a_deleted_key_goes_when_its_time_is_over() {
     assert_eq!(last_values(&world).await, expected, "the first compaction keeps what deletes");
 
     // The next dirt has everything compacted again.
-    let batch = batch_of_keys(&[("another", Some(&"x".repeat(4_000)))]);
-    next.begin_append(0, AckLevel::Stored, batch).await.await.unwrap().unwrap();
-    next.append("rolls the file").await.unwrap();
+    let pairs: Vec<String> = (0..50).map(|number| format!("another {number}")).collect();
+    let pairs: Vec<(&str, Option<&str>)> = pairs.iter().map(|key| (key.as_str(), Some(key.as_str()))).collect();
+    next.begin_append(0, AckLevel::Stored, batch_of_keys(&pairs)).await.await.unwrap().unwrap();
+    next.handle.release(LONG).await;
+    let _owner = world.claim(3).await;
     let deleted = |values: &BTreeMap<String, Option<String>>| values.values().filter(|value| value.is_none()).count();
     assert_eq!(deleted(&expected), 4);
     loop {
@@ -251,6 +254,8 @@ async fn a_takeover_in_the_middle_of_compaction_loses_nothing() {
         // Some are released in good order, some lose the partition to the next in the middle of whatever they do.
         if node % 2 == 0 {
             owner.handle.release(LONG).await;
+        } else {
+            world.wait_for(|view| view.segments.iter().any(|segment| segment.compacted)).await;
         }
     }
     let owner = world.claim(20).await;

@@ -104,3 +104,38 @@ pub struct Append {
 pub fn not_owner(message: &str) -> ServiceError {
     ServiceError::not_applied(ErrorCode::NotOwner, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bmq_proto::record_batch::{BatchBuilder, Codec};
+
+    const NOW: WallMillis = WallMillis(5_000);
+
+    fn batch(key: Option<&[u8]>) -> ValidatedBatch {
+        let mut builder = BatchBuilder::new(Codec::Lz4, 1_000);
+        builder.append(1_000, key, Some(&[7; 300]), &[]).unwrap();
+        ValidatedBatch::check(builder.build(), 1 << 20).unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_made_what_the_topic_wants() {
+        let plain = BatchRules::default();
+        let before = batch(None);
+        assert_eq!(before.clone().made_to(&plain, 1 << 20, NOW).unwrap().into_bytes(), before.into_bytes());
+
+        let stamped = BatchRules { timestamp_type: TimestampType::LogAppend, compression: Some(Codec::Gzip), ..plain };
+        let made = batch(None).made_to(&stamped, 1 << 20, NOW).unwrap();
+        assert_eq!((made.header().codec(), made.header().max_timestamp()), (Codec::Gzip, 5_000));
+        assert_eq!(made.header().timestamp_type(), TimestampType::LogAppend);
+
+        let larger = BatchRules { compression: Some(Codec::None), ..plain };
+        let refused = batch(None).made_to(&larger, 200, NOW).unwrap_err();
+        assert_eq!(refused.code, bmq_proto::ErrorCode::MessageTooLarge);
+
+        let keyed = BatchRules { keyed: true, ..plain };
+        assert!(batch(Some(b"key")).made_to(&keyed, 1 << 20, NOW).is_ok());
+        let refused = batch(None).made_to(&keyed, 1 << 20, NOW).unwrap_err();
+        assert_eq!(refused.code, bmq_proto::ErrorCode::InvalidArgument);
+    }
+}

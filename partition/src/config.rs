@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_BUFFER_BYTES: u64 = 64 << 20;
 
 /// However short records are kept, a segment is not rolled for its age before this.
-const SHORTEST_ROLL_AGE: Duration = Duration::from_secs(1);
+const SHORTEST_ROLL_AGE: Duration = Duration::from_secs(10);
 
 /// How a partition writes, rolls and recovers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bmq_common::clock::WallMillis;
 use bmq_proto::broker::AckLevel;
 use bmq_proto::{Epoch, ErrorCode, Offset, ServiceError};
+use bmq_storage::ProducerSnapshot;
 use bmq_storage::StoreProperties;
 use bytes::Bytes;
-use bmq_storage::ProducerSnapshot;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::append::{AppendReply, Lane, ValidatedBatch};

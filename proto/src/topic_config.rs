@@ -7,6 +7,7 @@
 
 mod setting;
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::broker::AckLevel;
@@ -145,9 +146,11 @@ fn unknown(name: &str) -> ServiceError {
     if let Some((name, reason)) = UNSUPPORTED.iter().find(|(unsupported, _)| *unsupported == name) {
         return invalid(format!("the topic setting `{name}` of Kafka is not supported: {reason}"));
     }
-    let nearest = SETTINGS.iter().rev().max_by_key(|known| shared_words(known.name, name));
+    // Of those that share as many words the one with the fewest others is nearest.
+    let nearness = |known: &&Setting| (shared_words(known.name, name), Reverse(known.name.split('.').count()));
+    let nearest = SETTINGS.iter().rev().max_by_key(nearness).filter(|known| shared_words(known.name, name) > 0);
     let name = name.escape_debug();
-    match nearest.filter(|known| shared_words(known.name, &name.to_string()) > 0) {
+    match nearest {
         Some(known) => invalid(format!("no topic setting is called `{name}`, did you mean `{}`?", known.name)),
         None => {
             let names: Vec<&str> = SETTINGS.iter().map(|known| known.name).collect();

@@ -46,8 +46,8 @@ impl Api {
         }
     }
 
-    /// Creates a topic; of one that is only validated the id is all zeros. A topic of that name that is being deleted is
-    /// waited for until `deadline`.
+    /// Creates a topic; of one that is only validated the id is all zeros. Until `deadline` it is waited for that a
+    /// topic of that name which is being deleted is gone.
     pub async fn create_topic(
         &self,
         request: CreateTopic,

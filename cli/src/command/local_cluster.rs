@@ -173,7 +173,8 @@ impl Cluster {
         bail!("all processes have ended");
     }
 
-    /// Stops in the reverse order, so that brokers and coordinators can still release what they own. Goes on after a failure.
+    /// Stops in the reverse order, so that brokers and coordinators can still release what they own. Goes on after a
+    /// failure.
     async fn stop(&mut self) -> anyhow::Result<()> {
         let mut outcome = Ok(());
         for kind in [Kind::Proxy, Kind::Coordinator, Kind::Broker, Kind::Controller, Kind::Meta] {

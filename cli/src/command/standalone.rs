@@ -106,8 +106,8 @@ fn proxy_of_one_machine() -> ProxyConfig {
     config
 }
 
-/// Few shards, since each has syncs of its own on the same disk; and nobody waits for more members of a new group, as is
-/// best where things are tried out.
+/// Few shards, since each has syncs of its own on the same disk; and nobody waits for more members of a new group, as
+/// is best where things are tried out.
 fn coordinator_of_one_machine() -> CoordinatorConfig {
     let mut config = CoordinatorConfig { shards: 4, ..CoordinatorConfig::default() };
     config.groups.initial_rebalance_delay = HumanDuration::millis(0);

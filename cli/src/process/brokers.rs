@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bmq_proto::broker::{
-    ActiveProducer, AppendStream, BrokerConnector, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream, TimeHint,
-    TimeSearch,
+    ActiveProducer, AppendStream, BrokerConnector, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailStream,
+    TimeHint, TimeSearch,
 };
 use bmq_proto::meta::SessionRecord;
 use bmq_proto::rpc::{BrokerClient, BrokerClientConfig};

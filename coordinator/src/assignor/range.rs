@@ -1,4 +1,4 @@
-//! The range assignor: each topic's partitions are cut into as many ranges as it has subscribers, the longer ones first.
+//! The range assignor: each topic is cut into as many ranges as it has subscribers, the longer ones first.
 //!
 //! Subscribers come in one order for all topics, so topics of equal size and equal subscribers are cut alike. Static
 //! members come first, by instance id, since that survives a restart and keeps their ranges where they are.

@@ -3,9 +3,9 @@
 //! Topics with the same subscribers form a class, whose partitions are as good as one another. Members keep what they
 //! had; what nobody has goes to the least loaded subscriber; then, class by class, partitions move from the most to the
 //! least loaded subscriber until they are even. Where all members subscribe to the same topics there is one class, and
-//! the result is the fewest moves to members that differ by at most one. With several classes a move in one can undo the
-//! balance of another, so the classes take turns until none has a move left. Each move makes the sum of the squared
-//! loads smaller, so that comes to an end; a bound on the turns makes it come soon.
+//! the fewest moves lead to members that differ by at most one. With several classes a move in one can undo the balance
+//! of another, so the classes take turns until none has a move left. Each move makes the sum of the squared loads
+//! smaller, so that comes to an end; a bound on the turns makes it come soon.
 //!
 //! Racks are ignored, as Kafka 4 does.
 
@@ -53,8 +53,8 @@ pub(super) fn assign(
     members.keys().cloned().zip(assigned).collect()
 }
 
-/// The classes with what their subscribers keep, those with the most partitions for each subscriber first: they have the
-/// least choice.
+/// The classes with what their subscribers keep, those with the most partitions for each subscriber first: they have
+/// the least choice.
 fn classes(
     members: &BTreeMap<MemberId, Subscriber<'_>>,
     sizes: &BTreeMap<TopicId, u32>,

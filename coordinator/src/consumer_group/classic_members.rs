@@ -1,8 +1,9 @@
-//! Members that speak the classic protocol, in a group of the new one: while a group's consumers are upgraded one by one.
+//! Members that speak the classic protocol, in a group of the new one: while its consumers are upgraded one by one.
 //!
 //! To such a member the group looks like one that somebody else leads. Its generation is its member epoch; the
-//! coordinator assigns, whatever the protocol that it is told was chosen. A join is the member's heartbeat: it lists what
-//! the member owns. A heartbeat that says REBALANCE_IN_PROGRESS makes it revoke what it must, and join again.
+//! coordinator assigns, whatever the protocol that it is told was chosen. A join does what a heartbeat does in the new
+//! protocol: it lists what the member owns. A heartbeat that is answered REBALANCE_IN_PROGRESS makes the member join
+//! again, and revoke what it must.
 
 use std::collections::BTreeMap;
 
@@ -112,11 +113,7 @@ impl ConsumerGroup {
         request: JoinGroupRequest,
         subscription: Subscription,
     ) -> ConsumerMemberRecord {
-        let known = match sender {
-            Sender::New => None,
-            Sender::Known => self.members.get(id),
-            Sender::Successor(predecessor) => self.members.get(predecessor),
-        };
+        let known = self.known(id, sender);
         let Subscription { mut topics, rack, .. } = subscription;
         topics.sort_unstable();
         topics.dedup();

@@ -134,6 +134,29 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
+impl Subscription {
+    /// The bytes of version 1, as a consumer writes them.
+    pub fn write(topics: &[&str], owned: &[(&str, u32)]) -> Bytes {
+        let mut bytes = BytesMut::new();
+        let put_name = |bytes: &mut BytesMut, name: &str| {
+            bytes.put_u16(name.len() as u16);
+            bytes.put_slice(name.as_bytes());
+        };
+        bytes.put_u16(1);
+        put_count(&mut bytes, topics.len());
+        topics.iter().for_each(|topic| put_name(&mut bytes, topic));
+        bytes.put_i32(-1);
+        put_count(&mut bytes, owned.len());
+        for (topic, number) in owned {
+            put_name(&mut bytes, topic);
+            put_count(&mut bytes, 1);
+            bytes.put_u32(*number);
+        }
+        bytes.freeze()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

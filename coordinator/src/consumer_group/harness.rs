@@ -104,7 +104,11 @@ impl Shard {
     }
 
     pub fn set_topics(&mut self, topics: &[(&str, u32)]) {
-        self.topics = topics_of(topics);
+        self.replace_topics(topics_of(topics));
+    }
+
+    pub fn replace_topics(&mut self, topics: Topics) {
+        self.topics = topics;
         let effects = self.groups.topics_changed(&BTreeSet::new(), context(self.now, &self.topics));
         self.perform(effects);
     }
@@ -161,17 +165,18 @@ fn context(now: Monotonic, topics: &Topics) -> Context<'_> {
 }
 
 pub(super) fn topics_of(topics: &[(&str, u32)]) -> Topics {
-    let records: Vec<TopicRecord> = topics
-        .iter()
-        .map(|(name, partitions)| TopicRecord {
-            id: topic_id(name),
-            name: (*name).to_owned(),
-            partitions: *partitions,
-            config: Default::default(),
-            state: TopicState::Active,
-        })
-        .collect();
-    Topics::of(&records)
+    topics_with_ids(topics.iter().map(|(name, partitions)| (topic_id(name), *name, *partitions)))
+}
+
+pub(super) fn topics_with_ids<'a>(topics: impl Iterator<Item = (TopicId, &'a str, u32)>) -> Topics {
+    let record = |(id, name, partitions): (TopicId, &str, u32)| TopicRecord {
+        id,
+        name: name.to_owned(),
+        partitions,
+        config: Default::default(),
+        state: TopicState::Active,
+    };
+    Topics::of(&topics.map(record).collect::<Vec<_>>())
 }
 
 /// A test topic's id is its name.

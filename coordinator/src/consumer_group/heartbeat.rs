@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::ConsumerGroup;
 use super::config::ConsumerGroupConfig;
-use super::member::{AWAY, Current, State};
+use super::member::{AWAY, Current, Member, State};
 use super::reconcile::{self, Goal};
 use super::records::{Journal, current_record, epochs_record, gone_record, list_of, partitions_of, target_record};
 use super::subscription::{Resolved, compile};
@@ -153,6 +153,15 @@ impl ConsumerGroup {
         Ok(Sender::Known)
     }
 
+    /// The member that the sender is, or whose place it takes.
+    pub(super) fn known(&self, id: &str, sender: &Sender) -> Option<&Member> {
+        match sender {
+            Sender::New => None,
+            Sender::Known => self.members.get(id),
+            Sender::Successor(predecessor) => self.members.get(predecessor),
+        }
+    }
+
     /// What the member is subscribed to, with what the request says anew.
     fn subscription_of(
         &self,
@@ -160,12 +169,7 @@ impl ConsumerGroup {
         sender: &Sender,
         request: &ConsumerGroupHeartbeatRequest,
     ) -> ConsumerMemberRecord {
-        let known = match sender {
-            Sender::New => None,
-            Sender::Known => self.members.get(id),
-            Sender::Successor(predecessor) => self.members.get(predecessor),
-        };
-        let known = known.map(|member| member.subscription.clone()).unwrap_or_default();
+        let known = self.known(id, sender).map(|member| member.subscription.clone()).unwrap_or_default();
         ConsumerMemberRecord {
             member: id.to_string(),
             instance: request.instance.clone().or(known.instance),
@@ -187,13 +191,10 @@ impl ConsumerGroup {
         step: &Step<'_>,
     ) -> Result<(), GroupError> {
         let config = &step.config.consumer;
-        let replaced = match sender {
-            Sender::New if self.members.len() >= config.max_members => return Err(GroupError::GroupMaxSizeReached),
-            Sender::New => None,
-            Sender::Known => self.members.get(subscription.member.as_str()),
-            Sender::Successor(predecessor) => self.members.get(predecessor),
-        };
-        let known = replaced.map(|member| &member.subscription);
+        if *sender == Sender::New && self.members.len() >= config.max_members {
+            return Err(GroupError::GroupMaxSizeReached);
+        }
+        let known = self.known(&subscription.member, sender).map(|member| &member.subscription);
         let is_new_regex = known.is_none_or(|known| known.regex != subscription.regex);
         if is_new_regex && !subscription.regex.is_empty() {
             compile(&subscription.regex)?;
@@ -220,12 +221,7 @@ impl ConsumerGroup {
         step: &Step<'_>,
         journal: &mut Journal<'_>,
     ) {
-        let known = match &sender {
-            Sender::New => None,
-            Sender::Known => self.members.get(id),
-            Sender::Successor(predecessor) => self.members.get(predecessor),
-        };
-        let known = known.map(|member| &member.subscription);
+        let known = self.known(id, &sender).map(|member| &member.subscription);
         let same_topics =
             known.is_some_and(|known| known.topics == subscription.topics && known.regex == subscription.regex);
         let is_changed = known != Some(&subscription);

@@ -7,9 +7,9 @@ use bmq_proto::coordinator::{
     ConsumerGroupHeartbeatRequest, DescribeGroupRequest, GroupHeartbeatRequest, GroupProtocol, JoinGroupRequest,
     JoinGroupResponse, LeaveGroupRequest, LeavingMember, MemberAssignment, SyncGroupRequest, SyncGroupResponse,
 };
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::embedded::Assignment;
+use super::embedded::{Assignment, Subscription};
 use super::harness::*;
 use crate::group::error::GroupError;
 use crate::shard::{ReplyToken, Request, Response};
@@ -17,24 +17,10 @@ use crate::shard::{ReplyToken, Request, Response};
 const REBALANCE: i32 = GroupError::RebalanceInProgress as i32;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a consumer of version 1 of the embedded protocol says when it joins.
 fn subscription(topics: &[&str], owned: &[(&str, &[u32])]) -> Bytes {
-    let mut bytes = BytesMut::new();
-    let put_name = |bytes: &mut BytesMut, name: &str| {
-        bytes.put_u16(name.len() as u16);
-        bytes.put_slice(name.as_bytes());
-    };
-    bytes.put_u16(1);
-    bytes.put_u32(topics.len() as u32);
-    topics.iter().for_each(|topic| put_name(&mut bytes, topic));
-    bytes.put_i32(-1);
-    bytes.put_u32(owned.len() as u32);
-    for (topic, numbers) in owned {
-        put_name(&mut bytes, topic);
-        bytes.put_u32(numbers.len() as u32);
-        numbers.iter().for_each(|number| bytes.put_u32(*number));
-    }
-    bytes.freeze()
+    let owned: Vec<(&str, u32)> =
+        owned.iter().flat_map(|(topic, numbers)| numbers.iter().map(|number| (*topic, *number))).collect();
+    Subscription::write(topics, &owned)
 }
 
 fn joining(member: &str, owned: &[(&str, &[u32])]) -> JoinGroupRequest {

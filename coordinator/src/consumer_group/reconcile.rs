@@ -65,6 +65,10 @@ fn advance(
 }
 
 /// Whether the member may still have some of these. One that does not say may have all.
+///
+/// The protocol leaves a hole here that a coordinator cannot close: a member that was told of a partition and has not
+/// taken it yet does not list it, and so gives it up; if it then misses the answer, it must not take the partition
+/// after all. A member is safe that takes nothing between a heartbeat that went wrong and the answer to the next one.
 fn may_own(partitions: &Partitions, owned: Option<&Partitions>) -> bool {
     match owned {
         None => !partitions.is_empty(),

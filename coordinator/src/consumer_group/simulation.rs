@@ -1,100 +1,41 @@
 //! A group under everything that can happen to it at random, with members that behave as real ones do.
 //!
 //! Members join, are slow to revoke, lose requests and answers, stop for a while, die, leave, come back under their
-//! instance id, and change what they want; topics come, grow and go; the coordinator is replaced between requests and in
-//! the middle of one, with any part of its appends stored. After each step no partition is owned by two members that
+//! instance id, and change what they want; topics come, grow and go; the coordinator is replaced between requests and
+//! in the middle of one, with any part of its appends stored. After each step no partition is owned by two members that
 //! live and are not fenced, and no member was told an older epoch. Once all are quiet, everybody has its target.
+
+mod classic;
+mod member;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bmq_common::rng::Random;
-use bmq_proto::coordinator::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use bmq_proto::coordinator::ConsumerGroupHeartbeatRequest;
+use bmq_proto::{PartitionId, TopicId, TopicPartition};
 
 use super::harness::*;
-use super::records::{list_of, partitions_of};
+use super::records::partitions_of;
 use crate::assignor::Partitions;
 use crate::group::config::GroupsConfig;
 use crate::group::error::GroupError;
 use crate::shard::Request;
+use classic::ClassicMember;
+use member::Member;
 
 const STEPS: usize = 600;
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 /// Longer than any session and any time to revoke.
 const PATIENCE: Duration = Duration::from_secs(50);
 
-/// A consumer process.
-#[derive(Debug, Clone)]
-struct Member {
-    id: String,
-    instance: Option<String>,
-    assignor: Option<&'static str>,
-    topics: Vec<&'static str>,
-    regex: Option<&'static str>,
-    epoch: i32,
-    /// What it consumes.
-    owned: Partitions,
-    /// What it was last told to have.
-    told: Partitions,
-    /// The last heartbeat went wrong, so the next one says everything.
-    must_tell_all: bool,
-    /// What the coordinator knows that it owns.
-    reported: Partitions,
-}
-
-impl Member {
-    fn request(&self) -> ConsumerGroupHeartbeatRequest {
-        let full = self.epoch == 0 || self.must_tell_all;
-        let owned = full || self.owned != self.reported;
-        ConsumerGroupHeartbeatRequest {
-            instance: self.instance.clone(),
-            rebalance_timeout_ms: full.then_some(20_000),
-            subscribed_topics: full.then(|| names(&self.topics)),
-            subscribed_regex: full.then(|| self.regex.unwrap_or_default().to_owned()),
-            server_assignor: self.assignor.filter(|_| full).map(str::to_owned),
-            owned: owned.then(|| list_of(&self.owned)),
-            ..beat(&self.id, self.epoch)
-        }
-    }
-
-    fn take(&mut self, response: &ConsumerGroupHeartbeatResponse) {
-        let fenced = [GroupError::FencedMemberEpoch, GroupError::UnknownMemberId, GroupError::GroupIdNotFound];
-        if fenced.iter().any(|error| response.error == error.code()) {
-            return self.start_over();
-        }
-        assert_eq!(response.error, 0, "{self:?} is refused: {response:?}");
-        assert!(response.member_epoch >= self.epoch, "{self:?} is told an older epoch: {response:?}");
-        self.epoch = response.member_epoch;
-        self.must_tell_all = false;
-        self.reported.clone_from(&self.owned);
-        if response.assignment.is_some() {
-            self.told = set(&response.assignment);
-        }
-    }
-
-    /// Gives up everything at once, and joins anew.
-    fn start_over(&mut self) {
-        self.epoch = 0;
-        self.owned.clear();
-        self.told.clear();
-        self.reported.clear();
-    }
-
-    /// Gives up what it shall no longer have, and takes what it shall have only then.
-    fn reconcile(&mut self) {
-        if self.owned.is_subset(&self.told) {
-            self.owned.clone_from(&self.told);
-        } else {
-            self.owned = self.owned.intersection(&self.told).copied().collect();
-        }
-    }
-}
-
 struct Simulation {
     random: Random,
     shard: Shard,
-    sizes: BTreeMap<&'static str, u32>,
+    topics: BTreeMap<&'static str, (TopicId, u32)>,
     members: Vec<Member>,
+    /// Speak the classic protocol; only in a group with a member of the new one that stays.
+    classic: Vec<ClassicMember>,
     /// Static members that left for now or died.
     away: Vec<Member>,
     named: u32,
@@ -108,9 +49,9 @@ impl Simulation {
             // Most steps take several appends.
             config.max_append_bytes = 400;
         }
-        let sizes = BTreeMap::from([("a", 5), ("b", 3)]);
+        let topics = BTreeMap::from([("a", (topic_id("a"), 5)), ("b", (topic_id("b"), 3))]);
         let shard = Shard::with_config(config, &[("a", 5), ("b", 3)]);
-        Self { random, shard, sizes, members: Vec::new(), away: Vec::new(), named: 0 }
+        Self { random, shard, topics, members: Vec::new(), classic: Vec::new(), away: Vec::new(), named: 0 }
     }
 
     fn pick(&self, count: usize) -> usize {
@@ -157,15 +98,15 @@ impl Simulation {
         let request = self.members[index].request();
         match self.random.below(20) {
             // The request is lost.
-            0 => self.members[index].must_tell_all = true,
+            0 => self.members[index].miss_answer(),
             // The answer is.
             1 => {
-                self.members[index].must_tell_all = true;
+                self.members[index].miss_answer();
                 self.shard.heartbeat(request);
             }
             // The coordinator is, in the middle of it.
             2 => {
-                self.members[index].must_tell_all = true;
+                self.members[index].miss_answer();
                 let crash = Crash { appends: self.pick(4) };
                 self.shard.crash_in(Request::ConsumerGroupHeartbeat(request), crash);
             }
@@ -201,15 +142,54 @@ impl Simulation {
         }
     }
 
-    fn change_topics(&mut self) {
-        let name = TOPICS[self.pick(TOPICS.len())];
-        match self.random.below(3) {
-            0 => drop(self.sizes.remove(name)),
-            1 => *self.sizes.entry(name).or_default() += 2,
-            _ => drop(self.sizes.entry(name).or_insert(1)),
+    /// A classic member says the next thing it has to say, or what is wrong goes wrong.
+    fn speak_classic(&mut self, index: usize) {
+        let request = self.classic[index].request(&self.shard.topics);
+        match self.random.below(20) {
+            0 => self.classic[index].miss_answer(),
+            1 => {
+                self.shard.call(request);
+                self.classic[index].miss_answer();
+            }
+            2 => {
+                let crash = Crash { appends: self.pick(4) };
+                self.shard.crash_in(request, crash);
+                self.classic[index].miss_answer();
+            }
+            _ => {
+                let response = self.shard.call(request);
+                self.classic[index].take(response, &self.shard.topics);
+            }
         }
-        let topics: Vec<(&str, u32)> = self.sizes.iter().map(|(name, size)| (*name, *size)).collect();
-        self.shard.set_topics(&topics);
+    }
+
+    /// One that joins, dies, revokes, or speaks.
+    fn step_classic(&mut self) {
+        let topics = TOPICS.into_iter().filter(|_| self.random.chance(2, 3)).collect();
+        let eager = self.random.chance(1, 2);
+        let Some(index) = (!self.classic.is_empty()).then(|| self.pick(self.classic.len())) else {
+            return self.classic.push(ClassicMember::new(topics, eager));
+        };
+        match self.random.below(20) {
+            0 if self.classic.len() < 4 => self.classic.push(ClassicMember::new(topics, eager)),
+            1 => drop(self.classic.swap_remove(index)),
+            2..5 => self.classic[index].reconcile(),
+            _ => self.speak_classic(index),
+        }
+    }
+
+    /// A topic comes, grows, or goes; one that comes again has another id.
+    fn change_topics(&mut self) {
+        self.named += 1;
+        let name = TOPICS[self.pick(TOPICS.len())];
+        let fresh = topic_id(&format!("{name}-{}", self.named));
+        match self.random.below(3) {
+            0 => drop(self.topics.remove(name)),
+            1 => self.topics.entry(name).or_insert((fresh, 0)).1 += 2,
+            _ => drop(self.topics.entry(name).or_insert((fresh, 1))),
+        }
+        let topics = self.topics.iter().map(|(name, (id, size))| (*id, *name, *size));
+        self.shard.replace_topics(topics_with_ids(topics));
     }
 
     fn step(&mut self) {
@@ -237,10 +217,12 @@ impl Simulation {
     fn check_owners(&mut self) {
         let known: BTreeSet<String> = self.shard.describe().members.into_iter().map(|member| member.member).collect();
         let mut owners = BTreeMap::new();
-        for member in self.members.iter().filter(|member| known.contains(&member.id)) {
-            for partition in &member.owned {
-                let other = owners.insert(*partition, member.id.clone());
-                assert_eq!(other, None, "{partition} is owned twice, also by {}", member.id);
+        let members = self.members.iter().map(|member| (&member.id, &member.owned));
+        let classic = self.classic.iter().map(|member| (&member.id, &member.owned));
+        for (id, owned) in members.chain(classic).filter(|(id, _)| known.contains(*id)) {
+            for partition in owned {
+                let other = owners.insert(*partition, id.clone());
+                assert_eq!(other, None, "{partition} is owned twice, also by {id}");
             }
         }
     }
@@ -258,6 +240,13 @@ impl Simulation {
                 self.members[index].reconcile();
                 self.check_owners();
             }
+            for index in 0..self.classic.len() {
+                let request = self.classic[index].request(&self.shard.topics);
+                let response = self.shard.call(request);
+                self.classic[index].take(response, &self.shard.topics);
+                self.classic[index].reconcile();
+                self.check_owners();
+            }
         }
         assert!(self.shard.now.saturating_since(quiet_from) > PATIENCE);
         let described = self.shard.describe();
@@ -266,12 +255,14 @@ impl Simulation {
             return;
         }
         assert_eq!(described.state, "Stable", "{described:?}");
-        assert_eq!(described.members.len(), self.members.len());
+        assert_eq!(described.members.len(), self.members.len() + self.classic.len());
+        let members = self.members.iter().map(|member| (&member.id, &member.owned));
+        let owned: BTreeMap<&String, &Partitions> =
+            members.chain(self.classic.iter().map(|member| (&member.id, &member.owned))).collect();
         for member in &described.members {
-            let own = self.members.iter().find(|own| own.id == member.member).expect("all live");
             let target = partitions_of(member.target_assignment.as_ref()).unwrap();
-            assert_eq!(own.owned, target, "{own:?}");
-            assert_eq!(own.epoch, described.group_epoch);
+            assert_eq!(owned[&member.member], &target, "{member:?}");
+            assert_eq!(member.member_epoch, described.group_epoch);
         }
         self.check_complete();
     }
@@ -279,17 +270,19 @@ impl Simulation {
     /// All partitions of topics that somebody wants are owned.
     fn check_complete(&self) {
         let mut wanted = Partitions::new();
-        for (name, size) in &self.sizes {
+        for (name, (id, size)) in &self.topics {
             let by_regex = |regex: Option<&str>| match regex {
                 Some("[ab]") => ["a", "b"].contains(name),
                 Some(_) => true,
                 None => false,
             };
-            if self.members.iter().any(|member| member.topics.contains(name) || by_regex(member.regex)) {
-                wanted.extend(partitions(name, 0..*size));
+            let is_wanted = self.members.iter().any(|member| member.topics.contains(name) || by_regex(member.regex));
+            if is_wanted || self.classic.iter().any(|member| member.topics.contains(name)) {
+                wanted.extend((0..*size).map(|number| TopicPartition { topic: *id, partition: PartitionId(number) }));
             }
         }
-        let owned: Partitions = self.members.iter().flat_map(|member| member.owned.iter().copied()).collect();
+        let mut owned: Partitions = self.members.iter().flat_map(|member| member.owned.iter().copied()).collect();
+        owned.extend(self.classic.iter().flat_map(|member| member.owned.iter().copied()));
         assert_eq!(owned, wanted);
     }
 }
@@ -300,6 +293,30 @@ fn no_partition_has_two_owners_and_all_comes_to_rest() {
         let mut simulation = Simulation::new(seed);
         for _ in 0..STEPS {
             simulation.step();
+            simulation.check_owners();
+        }
+        simulation.settle();
+    }
+}
+
+/// While a group is upgraded. One member of the new protocol stays, so that the group keeps it.
+#[test]
+fn nor_with_members_of_the_classic_protocol() {
+    for seed in 1000..1060 {
+        let mut simulation = Simulation::new(seed);
+        simulation.join();
+        let request = simulation.members[0].request();
+        simulation.deliver(0, request);
+        for _ in 0..STEPS {
+            match simulation.random.below(10) {
+                0..4 => simulation.step_classic(),
+                4..6 => simulation.heartbeat(0),
+                6..8 => simulation.members[0].reconcile(),
+                8 if simulation.random.chance(1, 4) => simulation.change_topics(),
+                8 => drop(simulation.shard.pass(Duration::from_secs(simulation.random.below(2)))),
+                _ if simulation.random.chance(1, 4) => simulation.shard.reload(),
+                _ => {}
+            }
             simulation.check_owners();
         }
         simulation.settle();

@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 
-/// The most bytes that the parts of one entry may have together: more is damage.
+/// The most bytes of an entry, its parts together: more is damage.
 const MAX_ENTRY_BYTES: usize = 64 << 20;
 
 /// What an entry is.
@@ -32,7 +32,7 @@ pub enum EntryError {
     UnknownKind(Vec<u8>),
     #[error("a record has no value")]
     NoValue,
-    #[error("the parts of an entry have more than {MAX_ENTRY_BYTES} bytes")]
+    #[error("an entry has more than {MAX_ENTRY_BYTES} bytes")]
     TooLong,
     #[error("a record cannot be read: {0}")]
     Malformed(String),
@@ -59,17 +59,21 @@ impl EntryKind {
     }
 }
 
-/// The value of an entry that holds `records`.
-pub fn encode<R: Message>(records: &[R]) -> Bytes {
+/// The value of an entry that holds `records`. What could not be read again is not written.
+pub fn encode<R: Message>(records: &[R]) -> Result<Bytes, EntryError> {
     let length = |record: &R| {
         let length = record.encoded_len();
         length + prost::length_delimiter_len(length)
     };
-    let mut value = BytesMut::with_capacity(records.iter().map(length).sum());
+    let length = records.iter().map(length).sum();
+    if length > MAX_ENTRY_BYTES {
+        return Err(EntryError::TooLong);
+    }
+    let mut value = BytesMut::with_capacity(length);
     for record in records {
         record.encode_length_delimited(&mut value).expect("the buffer grows as needed");
     }
-    value.freeze()
+    Ok(value.freeze())
 }
 
 /// The records that an entry's value holds.
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn records_come_back_and_cut_values_are_put_together() {
         let records = vec!["one".to_owned(), String::new(), "x".repeat(1000)];
-        let value = encode(&records);
+        let value = encode(&records).unwrap();
         assert_eq!(decode::<String>(value.clone()), Ok(records.clone()));
         let mut assembler = Assembler::default();
         let (part, append) = (EntryKind::Part.key(), EntryKind::Append.key());
@@ -132,7 +136,7 @@ mod tests {
     #[test]
     fn parts_of_an_older_owner_do_not_count() {
         let mut assembler = Assembler::default();
-        let value = encode(&["whole".to_owned()]);
+        let value = encode(&["whole".to_owned()]).unwrap();
         assert_eq!(assembler.take(Some(&EntryKind::Part.key()), Some(Bytes::from_static(b"half"))), Ok(None));
         assembler.begin_epoch();
         let taken = assembler.take(Some(&EntryKind::Append.key()), Some(value.clone()));
@@ -148,6 +152,7 @@ mod tests {
         assert!(matches!(decode::<String>(Bytes::from_static(&[200])), Err(EntryError::Malformed(_))));
         let half = Bytes::from(vec![0; MAX_ENTRY_BYTES / 2 + 1]);
         assert_eq!(assembler.take(Some(&[1]), Some(half.clone())), Ok(None));
-        assert_eq!(assembler.take(Some(&[1]), Some(half)), Err(EntryError::TooLong));
+        assert_eq!(assembler.take(Some(&[1]), Some(half.clone())), Err(EntryError::TooLong));
+        assert_eq!(encode(&[half.clone(), half]), Err(EntryError::TooLong));
     }
 }

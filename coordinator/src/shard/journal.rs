@@ -16,7 +16,7 @@ use bmq_proto::record_batch::{BatchBuilder, Codec, max_record_len};
 use bytes::Bytes;
 use prost::Message;
 
-use super::entry::{EntryKind, encode};
+use super::entry::{EntryError, EntryKind, encode};
 
 /// About how many bytes of a snapshot stand in one entry.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -101,8 +101,9 @@ impl Journal {
     }
 
     /// Takes what one append stores.
-    pub fn append<R: Message>(&mut self, records: &[R]) {
-        self.push(EntryKind::Append, encode(records));
+    pub fn append<R: Message>(&mut self, records: &[R]) -> Result<(), EntryError> {
+        self.push(EntryKind::Append, encode(records)?);
+        Ok(())
     }
 
     /// The number of the last entry taken: who waits for it waits for all.
@@ -127,14 +128,14 @@ impl Journal {
     }
 
     /// Takes the whole state as it is after everything taken so far.
-    pub fn begin_snapshot<R: Message>(&mut self, records: &[R]) {
+    pub fn begin_snapshot<R: Message>(&mut self, records: &[R]) -> Result<(), EntryError> {
         assert!(self.snapshot.is_none(), "one snapshot at a time");
         self.push(EntryKind::SnapshotBegin, Bytes::new());
         self.snapshot_bytes = 0;
         let mut rest = records;
         while !rest.is_empty() {
             let (chunk, others) = rest.split_at(chunk_len(rest));
-            let value = encode(chunk);
+            let value = encode(chunk)?;
             self.snapshot_bytes += value.len();
             self.push(EntryKind::SnapshotChunk, value);
             rest = others;
@@ -142,6 +143,7 @@ impl Journal {
         self.push(EntryKind::SnapshotEnd, Bytes::new());
         self.snapshot = Some(Snapshot { end: self.taken, begins_at: None });
         self.since_snapshot = 0;
+        Ok(())
     }
 
     fn push(&mut self, kind: EntryKind, mut value: Bytes) {
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn entries_share_batches_and_count_when_all_before_them_is_stored() {
         let mut journal = Journal::new(LIMITS, 0, 0);
-        (0..3).for_each(|_| journal.append(&text(300)));
+        (0..3).for_each(|_| journal.append(&text(300)).unwrap());
         let (first, batch) = journal.next_batch(WallMillis(1)).unwrap();
         assert_eq!(keys(&batch), [0, 0]);
         let (second, batch) = journal.next_batch(WallMillis(1)).unwrap();
@@ -252,7 +254,7 @@ mod tests {
     #[test]
     fn a_long_entry_is_cut_and_what_is_in_flight_is_bounded() {
         let mut journal = Journal::new(LIMITS, 0, 0);
-        journal.append(&text(4000));
+        journal.append(&text(4000)).unwrap();
         let mut flights = Vec::new();
         while let Some((flight, batch)) = journal.next_batch(WallMillis(1)) {
             assert!(batch.len() <= LIMITS.max_batch_bytes);
@@ -272,11 +274,11 @@ mod tests {
     #[test]
     fn a_snapshot_begins_its_own_batch_and_is_told_when_whole() {
         let mut journal = Journal::new(LIMITS, 0, 4000);
-        journal.append(&text(900));
+        journal.append(&text(900)).unwrap();
         assert!(!journal.is_snapshot_due());
-        journal.append(&text(200));
+        journal.append(&text(200)).unwrap();
         assert!(journal.is_snapshot_due());
-        journal.begin_snapshot(&text(600));
+        journal.begin_snapshot(&text(600)).unwrap();
         assert!(!journal.is_snapshot_due());
         let mut began = None;
         for offset in 0.. {
@@ -291,7 +293,7 @@ mod tests {
         }
         assert!(began.is_some());
         assert_eq!(journal.stored(), journal.taken());
-        journal.append(&text(LIMITS.snapshot_bytes - 100));
+        journal.append(&text(LIMITS.snapshot_bytes - 100)).unwrap();
         assert!(!journal.is_snapshot_due(), "{journal:?}");
     }
 }

@@ -29,6 +29,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+/// Longer than any answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// The shard's surroundings, which outlive its owners.
 pub struct World {
     pub meta: Arc<MetaServer>,
@@ -163,7 +166,7 @@ impl ShardOwner {
 
     /// Commits an offset as a consumer without membership.
     pub async fn commit(&self, group: &str, topic: &str, topic_id: TopicId, offset: i64) -> Result<i32, ServiceError> {
-        match self.shard.ask(commit(group, topic, topic_id, offset)).await? {
+        match self.ask(commit(group, topic, topic_id, offset)).await? {
             Response::CommitOffsets(response) if response.error == 0 => {
                 Ok(response.partitions.first().map_or(0, |partition| partition.error))
             }
@@ -178,9 +181,13 @@ impl ShardOwner {
         Ok(response.offsets.iter().map(|committed| committed.offset).collect())
     }
 
+    async fn ask(&self, request: Request) -> Result<Response, ServiceError> {
+        tokio::time::timeout(PATIENCE, self.shard.ask(request)).await.expect("every request is answered")
+    }
+
     async fn fetch_response(&self, group: &str) -> Result<FetchOffsetsResponse, ServiceError> {
         let request = FetchOffsetsRequest { group: group.to_owned(), ..Default::default() };
-        match self.shard.ask(Request::FetchOffsets(request)).await? {
+        match self.ask(Request::FetchOffsets(request)).await? {
             Response::FetchOffsets(response) => Ok(response),
             other => panic!("{other:?}"),
         }

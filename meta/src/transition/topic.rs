@@ -40,6 +40,10 @@ pub fn create(present: Option<&TopicRecord>, request: &CreateTopic, id: TopicId)
 /// The record marked for deletion; the same one if it was marked before.
 pub fn delete(present: Option<&TopicRecord>, name: &str) -> Result<TopicRecord, ServiceError> {
     match present {
+        Some(topic) if topic.is_internal() => refuse(
+            ErrorCode::InvalidArgument,
+            format!("topic `{name}` holds the state of a service, it cannot be deleted"),
+        ),
         Some(topic) => Ok(TopicRecord { state: TopicState::Deleting, ..topic.clone() }),
         None => refuse(ErrorCode::UnknownTopic, format!("there is no topic `{name}`")),
     }
@@ -157,6 +161,13 @@ mod tests {
     }
 
     #[test]
+    fn an_internal_topic_stays() {
+        let name = bmq_proto::coordinator::GROUPS_TOPIC;
+        let topic = create(None, &request(name, 3), TopicId([1; 16])).unwrap();
+        assert_eq!(delete(Some(&topic), name).unwrap_err().code, ErrorCode::InvalidArgument);
+    }
+
+    #[test]
     fn counts_are_bounded() {
         for partitions in [0, MAX_PARTITIONS + 1] {
             let error = create(None, &request("t", partitions), TopicId([1; 16])).unwrap_err();
@@ -190,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changed_settings_are_allowed_ones_and_come_twice_as_once(requests in prop::collection::vec(changes(), 1..6)) {
+        fn changed_settings_are_allowed_and_come_twice_as_once(requests in prop::collection::vec(changes(), 1..6)) {
             let mut topic = create(None, &request("t", 3), TopicId([1; 16])).unwrap();
             for changes in requests {
                 let Ok(changed) = alter_config(Some(&topic), "t", &changes) else {

@@ -1,7 +1,7 @@
 //! Where the log starts: moved up by users who delete records and by retention.
 //!
 //! One command moves it and drops a bounded number of segments; it is sent again while segments are left that can go.
-//! A segment that is being closed or compacted stays until that is done, and so does the one with the newest index.
+//! A segment that is being closed or compacted stays until that is done, and so does the last closed one before those.
 
 use bmq_common::clock::Monotonic;
 use bmq_proto::meta::{PartitionCommandKind, PartitionView, SegmentRecord};
@@ -53,14 +53,16 @@ impl LogStartMove {
 }
 
 impl Serving {
-    /// Segments that end at or below this offset are needed by nobody: neither one that is being closed or compacted
-    /// nor the newest closed one, from whose index the next owner knows the producers.
+    /// Segments that end at or below this offset are needed by nobody: neither one that is being compacted nor one that is
+    /// being closed, nor the last closed one before those, from whose index the producers are known if the next owner has
+    /// to close them.
     fn drop_below(&self) -> Offset {
         let closing = self.closings.values().map(|closing| closing.segment.base_offset).min();
-        let newest_closed = self.kept.values().rev().find(|segment| segment.is_closed());
-        let newest_index = newest_closed.map_or(Offset::ZERO, |segment| segment.base_offset);
-        let compacting = self.compaction.holds_from();
-        [closing, compacting].into_iter().flatten().fold(newest_index.min(self.moving.wanted), Offset::min)
+        let before = self.kept.range(..closing.unwrap_or(Offset(u64::MAX)));
+        let newest_closed = before.rev().find(|(_, segment)| segment.is_closed());
+        let newest_index = newest_closed.map_or(Offset::ZERO, |(base_offset, _)| *base_offset);
+        let compacting = self.compaction.holds_from().unwrap_or(newest_index);
+        newest_index.min(compacting).min(self.moving.wanted)
     }
 
     fn has_droppable(&self) -> bool {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bmq_common::clock::Monotonic;
 use bmq_proto::broker::{AckLevel, Appended, PartitionBounds};
 use bmq_proto::meta::{Checkpoint, PartitionCommandKind, PartitionHead, SegmentRecord};
-use bmq_proto::record_batch::assign;
+use bmq_proto::record_batch::{BatchHeader, TimestampType, assign};
 use bmq_proto::{BytePosition, Epoch, ErrorCode, FileId, Offset, ServiceError};
 use bmq_storage::index::{IndexBuilder, IndexedBatch};
 use bmq_storage::{ProducerSnapshot, WriterProgress, WriterState};
@@ -233,7 +233,8 @@ impl Serving {
         self.accepted.remember(&header, base_offset);
         let mut waiting = Vec::new();
         if ack == AckLevel::Memory || mutant::is_on(Mutant::AckBeforeSync) {
-            out.push(Action::Reply { token, reply: Ok(Appended { base_offset, deduplicated: false }) });
+            let append_time_ms = append_time_ms(&header);
+            out.push(Action::Reply { token, reply: Ok(Appended { base_offset, deduplicated: false, append_time_ms }) });
         } else {
             waiting.push(Waiting { token, deduplicated: false });
         }
@@ -247,7 +248,10 @@ impl Serving {
         let early = mutant::is_on(Mutant::DuplicateEarly);
         match self.pending.find(base_offset) {
             Some(original) if !early => original.waiting.push(Waiting { token, deduplicated: true }),
-            _ => out.push(Action::Reply { token, reply: Ok(Appended { base_offset, deduplicated: true }) }),
+            _ => {
+                let appended = Appended { base_offset, deduplicated: true, append_time_ms: None };
+                out.push(Action::Reply { token, reply: Ok(appended) });
+            }
         }
     }
 
@@ -280,7 +284,8 @@ impl Serving {
             self.high_watermark = batch.next_offset;
             self.checkpointed.bytes_since += batch.bytes.len() as u64;
             for Waiting { token, deduplicated } in batch.waiting {
-                let appended = Appended { base_offset: batch.base_offset, deduplicated };
+                let append_time_ms = append_time_ms(&batch.header).filter(|_| !deduplicated);
+                let appended = Appended { base_offset: batch.base_offset, deduplicated, append_time_ms };
                 out.push(Action::Reply { token, reply: Ok(appended) });
             }
             let position = BytePosition(end.0 - batch.bytes.len() as u64);
@@ -380,4 +385,9 @@ impl Machine {
         self.compact_if_due(now);
         self.continue_release(now);
     }
+}
+
+/// When the batch was appended, if its records carry that.
+fn append_time_ms(header: &BatchHeader) -> Option<i64> {
+    (header.timestamp_type() == TimestampType::LogAppend).then_some(header.max_timestamp())
 }

@@ -23,8 +23,8 @@ pub enum ConfigChange {
 /// Changes by the name of the setting.
 pub type ConfigChanges = BTreeMap<String, ConfigChange>;
 
-/// The settings after the changes. `InvalidArgument` if a name is unknown, a value is not allowed, or a list's change is
-/// asked of a setting that is no list.
+/// The settings after the changes. `InvalidArgument` if a name is unknown, a value is not allowed, or the change of a
+/// list is asked of a setting that is none.
 pub fn apply_config_changes(present: &TopicConfig, changes: &ConfigChanges) -> Result<TopicConfig, ServiceError> {
     let mut config = present.clone();
     for (name, change) in changes {

@@ -77,6 +77,12 @@ pub enum BatchError {
         /// What its value may be.
         expected: Bound,
     },
+    /// A record without a key, where compaction goes by keys.
+    #[error("record {number} of the batch has no key, and the topic is compacted")]
+    KeyMissing {
+        /// The record's place in the batch, from 0.
+        number: usize,
+    },
     /// The batch belongs to a transaction.
     #[error("transactional batches are not supported")]
     UnsupportedTransaction,
@@ -96,6 +102,7 @@ impl BatchError {
         match self {
             Self::TooLarge { .. } | Self::DecompressedTooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::UnsupportedTransaction => ErrorCode::Unsupported,
+            Self::KeyMissing { .. } => ErrorCode::InvalidArgument,
             Self::Truncated { .. }
             | Self::Corrupt { .. }
             | Self::BadVarint { .. }

@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn even(_: &BatchHeader, record: &Record) -> Verdict {
-        if record.offset.0 % 2 == 0 { Verdict::Keep } else { Verdict::Drop }
+        if record.offset.0.is_multiple_of(2) { Verdict::Keep } else { Verdict::Drop }
     }
 
     #[test]

@@ -6,8 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    BatchError, BatchHeader, Bound, Codec, HEADER_LEN, LENGTH_PREFIX, RecordLimits, TimestampType, attribute, field,
-    records,
+    BatchError, BatchHeader, Codec, HEADER_LEN, LENGTH_PREFIX, RecordLimits, TimestampType, attribute, field, records,
 };
 
 /// The same batch with its records compressed by `codec`. `batch` is one validated batch.
@@ -47,9 +46,10 @@ pub fn stamp_append_time(batch: Bytes, timestamp_ms: i64) -> Bytes {
 /// # Errors
 /// If one has none, or the records cannot be read within the limits.
 pub fn check_keys(batch: &Bytes, limits: &RecordLimits) -> Result<(), BatchError> {
-    for record in records(batch, limits)? {
-        let missing = i64::from(record?.key.is_none());
-        Bound::Exactly(0).demand("a record without a key in a compacted topic", missing)?;
+    for (number, record) in records(batch, limits)?.enumerate() {
+        if record?.key.is_none() {
+            return Err(BatchError::KeyMissing { number });
+        }
     }
     Ok(())
 }
@@ -133,6 +133,15 @@ mod tests {
         let batch = stamp_append_time(sample(Codec::Lz4), 7_777);
         assert_eq!(BatchHeader::parse(&batch).unwrap().timestamp_type(), TimestampType::LogAppend);
         assert!(read(&batch).iter().all(|record| record.timestamp == 7_777));
+    }
+
+    #[test]
+    fn keys_are_looked_for() {
+        assert!(check_keys(&sample(Codec::Snappy), &LIMITS).is_ok());
+        let mut builder = BatchBuilder::new(Codec::Snappy, 0);
+        builder.append(0, Some(b"key"), None, &[]).unwrap();
+        builder.append(0, None, Some(b"value"), &[]).unwrap();
+        assert!(matches!(check_keys(&builder.build(), &LIMITS), Err(BatchError::KeyMissing { number: 1 })));
     }
 
     #[test]

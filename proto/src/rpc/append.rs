@@ -3,8 +3,8 @@
 use super::decode::{DecodeError, epoch, invalid, offset, required};
 use super::status::{error_from_message, error_message};
 use crate::broker::{
-    AckLevel, ActiveProducer, AppendAnswer, AppendItem, Appended, OwnerBatches, OwnerRead, PartitionBounds, TailEvent, TimeHint,
-    TimeSearch,
+    AckLevel, ActiveProducer, AppendAnswer, AppendItem, Appended, OwnerBatches, OwnerRead, PartitionBounds, TailEvent,
+    TimeHint, TimeSearch,
 };
 use crate::internal as pb;
 use crate::record_batch::ProducerKey;
@@ -54,6 +54,7 @@ impl From<AppendAnswer> for pb::AppendAnswer {
             Ok(appended) => {
                 message.base_offset = appended.base_offset.0;
                 message.deduplicated = appended.deduplicated;
+                message.append_time_ms = appended.append_time_ms;
             }
             Err(error) => message.error = Some(error_message(&error)),
         }
@@ -69,6 +70,7 @@ impl TryFrom<pb::AppendAnswer> for AppendAnswer {
             None => Ok(Appended {
                 base_offset: offset("append_answer.base_offset", message.base_offset)?,
                 deduplicated: message.deduplicated,
+                append_time_ms: message.append_time_ms,
             }),
         };
         Ok(Self { id: message.id, result })
@@ -129,8 +131,7 @@ impl TryFrom<pb::ActiveProducer> for ActiveProducer {
     type Error = DecodeError;
     fn try_from(message: pb::ActiveProducer) -> Result<Self, DecodeError> {
         let pb::ActiveProducer { id, epoch, last_sequence, last_timestamp_ms } = message;
-        let epoch =
-            i16::try_from(epoch).map_err(|_| invalid("active_producer.epoch", epoch, "a number of 16 bits"))?;
+        let epoch = i16::try_from(epoch).map_err(|_| invalid("active_producer.epoch", epoch, "a number of 16 bits"))?;
         Ok(Self { key: ProducerKey { id, epoch }, last_sequence, last_timestamp_ms })
     }
 }

@@ -19,8 +19,8 @@ use super::meta_stream::ending_with_error;
 use super::status::from_status;
 use super::{MAX_MESSAGE_BYTES, STREAM_MESSAGE_BYTES};
 use crate::broker::{
-    ActiveProducer, AppendAnswer, AppendItem, AppendStream, BrokerService, OwnerBatches, OwnerRead, PartitionBounds, TailEvent,
-    TailStream, TimeHint, TimeSearch,
+    ActiveProducer, AppendAnswer, AppendItem, AppendStream, BrokerService, OwnerBatches, OwnerRead, PartitionBounds,
+    TailEvent, TailStream, TimeHint, TimeSearch,
 };
 use crate::internal as pb;
 use crate::internal::broker_client::BrokerClient as Stub;

@@ -230,7 +230,9 @@ fn errors() -> impl Strategy<Value = ServiceError> {
 
 fn answers() -> impl Strategy<Value = AppendAnswer> {
     let appended =
-        (offsets(), any::<bool>()).prop_map(|(base_offset, deduplicated)| Ok(Appended { base_offset, deduplicated }));
+        (offsets(), any::<bool>(), option::of(any::<i64>())).prop_map(|(base_offset, deduplicated, append_time_ms)| {
+            Ok(Appended { base_offset, deduplicated, append_time_ms })
+        });
     let result = prop_oneof![appended, errors().prop_map(Err)];
     (any::<u64>(), result).prop_map(|(id, result)| AppendAnswer { id, result })
 }

@@ -289,5 +289,5 @@ pub fn append_result(id: u64) -> Result<Appended, ServiceError> {
     if id % 2 == 1 {
         return Err(ServiceError::not_applied(ErrorCode::Busy, "the queue is full"));
     }
-    Ok(Appended { base_offset: Offset(id), deduplicated: id.is_multiple_of(4) })
+    Ok(Appended { base_offset: Offset(id), deduplicated: id.is_multiple_of(4), append_time_ms: Some(5) })
 }

@@ -178,13 +178,13 @@ impl World {
         if item.idempotent
             && let Some(at) = self.log.iter().position(|number| *number == item.number)
         {
-            return Appended { base_offset: Offset(at as u64), deduplicated: true };
+            return Appended { base_offset: Offset(at as u64), deduplicated: true, append_time_ms: None };
         }
         if let Some(last) = self.log.last() {
             assert!(*last < item.number, "batch {} after {last}: order or uniqueness is lost", item.number);
         }
         self.log.push(item.number);
-        Appended { base_offset: Offset(self.log.len() as u64 - 1), deduplicated: false }
+        Appended { base_offset: Offset(self.log.len() as u64 - 1), deduplicated: false, append_time_ms: None }
     }
 
     fn deliver(&mut self) {
@@ -277,7 +277,7 @@ fn a_refused_batch_and_those_after_it_go_again_in_order() {
     for number in 0..5 {
         assert_eq!(forwarded(&lane.step(push(number, false))), [(number, 0)]);
     }
-    let appended = Appended { base_offset: Offset(9), deduplicated: false };
+    let appended = Appended { base_offset: Offset(9), deduplicated: false, append_time_ms: None };
     let told = lane.step(Event::Answered { id: TryId(0), result: Ok(appended) });
     assert_eq!(told, [Action::Reply { ticket: Ticket(0), result: Ok(appended) }]);
     assert_eq!(lane.step(refused(1, ErrorCode::NotOwner)), []);
@@ -322,7 +322,7 @@ fn nothing_goes_beside_a_batch_that_was_unknown() {
         Event::Answered { id: TryId(id), result: Err(error) }
     };
     let taken = |id: u64| {
-        let appended = Appended { base_offset: Offset(id), deduplicated: false };
+        let appended = Appended { base_offset: Offset(id), deduplicated: false, append_time_ms: None };
         Event::Answered { id: TryId(id), result: Ok(appended) }
     };
     let mut lane = Lane::new(5);

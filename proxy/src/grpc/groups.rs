@@ -174,7 +174,8 @@ async fn refuse_with_members(api: &Api, group: &str) -> Result<(), ServiceError>
         Ok(described) if described.members.is_empty() => Ok(()),
         Ok(described) => {
             let count = described.members.len();
-            let text = format!("group `{group}` has {count} members: stop them first, or force it");
+            let members = if count == 1 { "member" } else { "members" };
+            let text = format!("group `{group}` has {count} {members}: stop them first, or force it");
             Err(ServiceError::not_applied(ErrorCode::GroupInUse, text))
         }
         Err(error) if error.code == ErrorCode::UnknownGroup => Ok(()),
@@ -281,7 +282,7 @@ fn failure(error: i32, group: &str) -> ServiceError {
             | ResponseError::IllegalGeneration
             | ResponseError::RebalanceInProgress
             | ResponseError::StaleMemberEpoch,
-        ) => (ErrorCode::GroupInUse, format!("group `{group}` has members: stop them first, or force it")),
+        ) => (ErrorCode::GroupInUse, format!("group `{group}` has members: stop them first")),
         Some(ResponseError::InvalidGroupId) => (ErrorCode::InvalidArgument, format!("`{group}` is no name of a group")),
         Some(ResponseError::UnknownTopicOrPartition) => (ErrorCode::UnknownPartition, "there is no such".to_owned()),
         Some(error) if error.is_retriable() => {

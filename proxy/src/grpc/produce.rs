@@ -270,7 +270,7 @@ impl Outflow<'_> {
 
 fn produce_result(sequence: u64, result: Result<Appended, ServiceError>) -> v1::ProduceResult {
     match result {
-        Ok(Appended { base_offset, deduplicated }) => {
+        Ok(Appended { base_offset, deduplicated, .. }) => {
             v1::ProduceResult { sequence, base_offset: base_offset.0, deduplicated, error: None }
         }
         Err(error) => {

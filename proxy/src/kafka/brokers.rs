@@ -106,6 +106,19 @@ mod tests {
     }
 
     #[test]
+    fn groups_are_spread_and_move_only_off_a_broker_that_went() {
+        let of = |brokers: &[Broker]| -> Vec<NodeId> {
+            (0..600).map(|number| coordinator(brokers, &format!("group-{number}")).unwrap().node).collect()
+        };
+        let before = of(&cluster([1, 2, 3]));
+        assert!(
+            [1, 2, 3].map(|node| before.iter().filter(|it| **it == NodeId(node)).count()).iter().all(|it| *it > 150)
+        );
+        let after = of(&cluster([1, 3]));
+        assert!(before.iter().zip(&after).all(|(before, after)| before == after || *before == NodeId(2)));
+    }
+
+    #[test]
     fn leaders_are_spread_and_move_only_off_a_broker_that_went() {
         let before = leaders(&cluster([1, 2, 3]));
         let mut load: HashMap<NodeId, usize> = HashMap::new();

@@ -22,7 +22,6 @@ use bmq_common::Shutdown;
 use bmq_kafka::{EncodeError, FrameDecoder, FrameError, RequestError};
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -150,7 +149,6 @@ impl Intake<'_> {
                 let permit = Arc::clone(&self.turns).acquire_owned().await.expect("turns are never closed");
                 return Ok(Some(Arrived { frame, share, turn: Turn { arrived_at, _permit: permit } }));
             }
-            self.until_readable().await?;
             // What a large request will hold is taken before it is read, so that those that have begun can be finished.
             if let Some(length) = decoder.frame_len(&self.buffer)?
                 && share.is_none()
@@ -159,29 +157,41 @@ impl Intake<'_> {
                 share = Some(budget_share(&self.api.produce_budget, length).await);
                 self.buffer.reserve(length.saturating_sub(self.buffer.len()));
             }
-            self.buffer.reserve(decoder.room_wanted(&self.buffer));
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            if self.read(decoder.room_wanted(&self.buffer)).await? == 0 {
                 return Ok(None);
             }
         }
     }
 
-    /// Waits for bytes, without a buffer for them if no request has begun.
-    async fn until_readable(&mut self) -> Result<(), ConnectionError> {
+    /// Reads what comes next and says how much it was; nothing if the client has closed its side. A client that has not
+    /// begun a request may take its time.
+    async fn read(&mut self, room: usize) -> Result<usize, ConnectionError> {
         let config = &self.api.config.kafka;
-        if !self.buffer.is_empty() {
-            let readable = tokio::time::timeout(config.receive_timeout.get(), self.stream.readable()).await;
-            return Ok(readable.map_err(|_| ConnectionError::Stalled)??);
+        let is_idle = self.buffer.is_empty();
+        if is_idle {
+            self.buffer = BytesMut::new();
         }
-        self.buffer = BytesMut::new();
-        let idle = config.idle_timeout.get();
+        let patience = if is_idle { config.idle_timeout.get() } else { config.receive_timeout.get() };
         loop {
-            match tokio::time::timeout(idle, self.stream.readable()).await {
-                Ok(readable) => return Ok(readable?),
+            match tokio::time::timeout(patience, fill(&self.stream, &mut self.buffer, room)).await {
+                Ok(read) => return Ok(read?),
+                Err(_) if !is_idle => return Err(ConnectionError::Stalled),
                 // It waits for an answer, which may take longer.
                 Err(_) if self.turns.available_permits() < config.connection_requests as usize => {}
-                Err(_) => return Err(ConnectionError::Idle(idle)),
+                Err(_) => return Err(ConnectionError::Idle(patience)),
             }
+        }
+    }
+}
+
+/// Waits for bytes, and only then makes room for them.
+async fn fill(stream: &OwnedReadHalf, buffer: &mut BytesMut, room: usize) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        buffer.reserve(room);
+        match stream.try_read_buf(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
         }
     }
 }

@@ -45,7 +45,8 @@ async fn answer(context: &RequestContext<'_>, resource: DescribeConfigsResource)
         Ok(configs) => configs,
         Err(refusal) => return answer.with_error_code(refusal.code).with_error_message(refusal.text()),
     };
-    if let Some(keys) = &resource.configuration_keys {
+    // No keys are all keys, whichever way a client says that.
+    if let Some(keys) = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty()) {
         configs.retain(|config| keys.contains(&config.name));
     }
     answer.with_configs(configs)

@@ -9,7 +9,7 @@ use bmq_kafka::messages::fetch_response::{EpochEndOffset, FetchableTopicResponse
 use bmq_kafka::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 use bmq_kafka::{ResponseError, StrBytes, Uuid};
 use bmq_proto::{Epoch, Offset, TopicPartition};
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -17,6 +17,7 @@ use super::epochs::{EpochEnd, epoch_end};
 use super::fetch_session::{FetchPlan, PartitionKey, SessionError, SessionRequest, Told, TopicKey, Wanted};
 use super::gather::{Appetite, Part, gather};
 use super::{RequestContext, places};
+use crate::api::with_share;
 
 /// The first version that names topics by their ids.
 const BY_ID: i16 = 13;
@@ -127,7 +128,7 @@ async fn read(context: &RequestContext<'_>, plan: &FetchPlan, terms: Terms) -> V
         });
     }
     let has_answer = readings.iter().any(|reading| matches!(reading, Reading::Answered(_)));
-    let (max_bytes, _share) = take_share(context, terms.max_bytes);
+    let (max_bytes, mut share) = take_share(context, terms.max_bytes);
     let appetite = Appetite {
         // What is wrong is told at once.
         min_bytes: if has_answer { 0 } else { terms.min_bytes.min(max_bytes) },
@@ -140,7 +141,7 @@ async fn read(context: &RequestContext<'_>, plan: &FetchPlan, terms: Terms) -> V
     let answers = plan.partitions.iter().zip(readings).map(|((key, _), reading)| match reading {
         Reading::Answered(answer) => answer,
         Reading::Part(place, mut part) => {
-            let answer = part_answer(key.partition, &mut part, terms.read_committed);
+            let answer = part_answer(key.partition, &mut part, &mut share, terms.read_committed);
             readers.put_back(place, part.reader, now);
             answer
         }
@@ -164,11 +165,11 @@ async fn gather_readings(readings: &mut [Reading], appetite: Appetite, context: 
 
 /// Takes part of what all fetch answers may hold. If that is used up the answer gets smaller, but it is never empty for
 /// that reason: who does not read its answers does not keep others waiting.
-fn take_share<'a>(context: &RequestContext<'a>, wanted: usize) -> (usize, Option<SemaphorePermit<'a>>) {
+fn take_share(context: &RequestContext<'_>, wanted: usize) -> (usize, Option<OwnedSemaphorePermit>) {
     let mut bytes = wanted;
     loop {
         let permits = u32::try_from(bytes).expect("the limit of a fetch answer is below 4 GiB");
-        if let Ok(share) = context.api.kafka.fetch_budget.try_acquire_many(permits) {
+        if let Ok(share) = Arc::clone(&context.api.kafka.fetch_budget).try_acquire_many_owned(permits) {
             return (bytes, Some(share));
         }
         if bytes <= LEAST_BYTES {
@@ -221,7 +222,13 @@ fn diverging(partition: i32, end: EpochEnd) -> PartitionData {
     blank(partition).with_diverging_epoch(end)
 }
 
-fn part_answer(partition: i32, part: &mut Part, read_committed: bool) -> PartitionData {
+/// What a partition is answered with. The batches hold their part of the answer's share until they are written.
+fn part_answer(
+    partition: i32,
+    part: &mut Part,
+    share: &mut Option<OwnedSemaphorePermit>,
+    read_committed: bool,
+) -> PartitionData {
     let bounds = part.reader.bounds();
     // What was read is below the high watermark, also if the bounds were learnt before.
     let high_watermark = bounds.high_watermark.max(part.next_offset_read()).0 as i64;
@@ -235,7 +242,14 @@ fn part_answer(partition: i32, part: &mut Part, read_committed: bool) -> Partiti
             debug!(partition, %error, "a partition could not be read");
             answer.with_error_code(read_code(error).code())
         }
-        None => answer.with_records(Some(part.take_batches())),
+        None => {
+            let batches = part.take_batches();
+            let held = share.as_mut().and_then(|share| share.split(batches.len())).filter(|_| !batches.is_empty());
+            answer.with_records(Some(match held {
+                Some(share) => with_share(batches, share),
+                None => batches,
+            }))
+        }
     }
 }
 

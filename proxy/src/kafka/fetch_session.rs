@@ -178,8 +178,8 @@ impl FetchSessions {
         }
     }
 
-    /// Says which of the plan's partitions are sent, and remembers that. `told` goes with the plan's partitions; `fresh`
-    /// is the id for a new session.
+    /// Says which of the plan's partitions are sent, and remembers that. `told` goes with the plan's partitions;
+    /// `fresh` is the id for a new session.
     pub fn select(&mut self, plan: FetchPlan, told: &[Told], fresh: i32, now: Monotonic) -> Selection {
         let everything = vec![true; told.len()];
         match plan.kind {

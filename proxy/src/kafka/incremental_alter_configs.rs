@@ -11,6 +11,7 @@ use futures::FutureExt;
 
 use super::refusal::{Refusal, named_twice};
 use super::{RESOURCE_BROKER, RESOURCE_TOPIC, RequestContext, TOPICS_AT_ONCE};
+use crate::directory::check_topic_name;
 use crate::several::several;
 use crate::topic_admin::{Mode, refuse_internal};
 
@@ -55,6 +56,7 @@ async fn alter(context: &RequestContext<'_>, resource: &AlterConfigsResource, mo
         other => return refuse(format!("resources of type {other} have no settings here")),
     }
     let name = resource.resource_name.as_str();
+    check_topic_name(name).map_err(|error| Refusal::of(&error, ResponseError::InvalidTopicException))?;
     refuse_internal(name).map_err(|error| Refusal::of(&error, ResponseError::InvalidRequest))?;
     let changes = changes_of(&resource.configs)?;
     let altered = context.api.alter_topic_config(name, changes, mode).await;

@@ -71,6 +71,8 @@ async fn name_topics(
     let mut seen = HashSet::new();
     let mut topics = Vec::with_capacity(wanted.len());
     for MetadataRequestTopic { topic_id, name, .. } in wanted {
+        // Kafka's own client asks by id with an empty name, not without one.
+        let name = name.filter(|_| topic_id.is_nil());
         if !seen.insert((topic_id, name.clone())) {
             continue;
         }

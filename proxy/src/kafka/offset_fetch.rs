@@ -27,6 +27,8 @@ const MEMBER_SINCE: i16 = 9;
 
 /// Partitions by topic; `None` stands for all that the group has.
 type Wanted = Option<Vec<(TopicName, Vec<i32>)>>;
+/// A partition, and what it has committed.
+type Told<'a> = (i32, Option<&'a CommittedOffset>);
 /// What is found of each partition.
 type Found = BTreeMap<String, BTreeMap<i32, CommittedOffset>>;
 
@@ -58,10 +60,8 @@ async fn group_of(context: &RequestContext<'_>, group: OffsetFetchRequestGroup) 
 }
 
 async fn fetch(context: &RequestContext<'_>, asked: FetchOffsetsRequest, wanted: &Wanted) -> Result<Found, i16> {
-    let partitions = match wanted {
-        Some(wanted) => Some(TopicPartitionNames { partitions: names(context, wanted) }),
-        None => None,
-    };
+    let named = |wanted: &Vec<_>| TopicPartitionNames { partitions: names(context, wanted) };
+    let partitions = wanted.as_ref().map(named);
     let answer = context.api.groups.fetch_offsets(FetchOffsetsRequest { partitions, ..asked }).await;
     let answer = answer.map_err(|error| group_code(&error).code())?;
     if answer.error != 0 {
@@ -94,7 +94,7 @@ fn names(context: &RequestContext<'_>, wanted: &[(TopicName, Vec<i32>)]) -> Vec<
 }
 
 /// What is told of each partition: those that were asked for, or all that there are.
-fn told<'a>(wanted: &Wanted, found: &'a Found) -> Vec<(TopicName, Vec<(i32, Option<&'a CommittedOffset>)>)> {
+fn told<'a>(wanted: &Wanted, found: &'a Found) -> Vec<(TopicName, Vec<Told<'a>>)> {
     let Some(wanted) = wanted else {
         let partitions = |of_topic: &'a BTreeMap<i32, CommittedOffset>| of_topic.iter().map(|(p, at)| (*p, Some(at)));
         let name = |topic: &str| TopicName(StrBytes::from_string(topic.to_owned()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bmq_kafka::ResponseError;
 use bmq_kafka::error::read_code;
 use bmq_proto::meta::TopicRecord;
-use bmq_proto::{Epoch, PartitionId, TopicId, TopicPartition};
+use bmq_proto::{Epoch, ErrorCode, PartitionId, TopicId, TopicPartition};
 
 use super::RequestContext;
 use super::fetch_session::TopicKey;
@@ -22,10 +22,10 @@ pub fn known_topic(context: &RequestContext<'_>, topic: &TopicKey) -> Result<Arc
 /// The topic that a client names; one that this proxy does not know is looked up.
 pub async fn topic(context: &RequestContext<'_>, name: &str) -> Result<Arc<TopicRecord>, ResponseError> {
     let found = context.api.directory.topic(name).await;
-    found.map_err(|error| match read_code(&error) {
+    found.map_err(|error| match error.code {
         // A name that no topic can have.
-        ResponseError::InvalidRequest => ResponseError::InvalidTopicException,
-        code => code,
+        ErrorCode::InvalidArgument => ResponseError::InvalidTopicException,
+        _ => read_code(&error),
     })
 }
 

@@ -218,8 +218,9 @@ impl Produces {
         request.open -= 1;
         let answer = &mut request.response.responses[place.topic].partition_responses[place.partition];
         match result {
-            Ok(Appended { base_offset, .. }) => {
+            Ok(Appended { base_offset, append_time_ms, .. }) => {
                 answer.base_offset = base_offset.0 as i64;
+                answer.log_append_time_ms = append_time_ms.unwrap_or(-1);
                 if request.heading.version >= LOG_START {
                     answer.log_start_offset = place.log_start;
                 }

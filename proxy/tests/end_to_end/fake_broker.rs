@@ -46,7 +46,7 @@ impl Log {
                 && (header.producer(), header.base_sequence()) == (sent.producer(), sent.base_sequence())
         };
         if let Some((header, _)) = self.batches.iter().find(is_same) {
-            return Appended { base_offset: header.base_offset(), deduplicated: true };
+            return Appended { base_offset: header.base_offset(), deduplicated: true, append_time_ms: None };
         }
         let base_offset = self.end();
         let mut bytes = batch.to_vec();
@@ -56,7 +56,7 @@ impl Log {
         if !self.hold_high_watermark {
             self.high_watermark = self.end();
         }
-        Appended { base_offset, deduplicated: false }
+        Appended { base_offset, deduplicated: false, append_time_ms: None }
     }
 
     /// Visible batches from the one that holds `offset` on: at least one, up to `max_bytes`.

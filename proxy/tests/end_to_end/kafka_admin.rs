@@ -273,7 +273,7 @@ async fn records_are_deleted_at_their_owner() {
 async fn producers_are_told_by_their_owner() {
     let cluster = Cluster::start().await;
     let mut client = cluster.kafka().await;
-    cluster.logs.with(cluster.partition, |log| drop(log.append(&batch(b"a", Some((7, 4))))));
+    cluster.logs.with(cluster.partition, |log| log.append(&batch(b"a", Some((7, 4)))));
     let topic = describe_producers_request::TopicRequest::default().with_name(text(TOPIC));
     let request = DescribeProducersRequest::default().with_topics(vec![topic.with_partition_indexes(vec![0, 9])]);
     let partitions = client.ask(0, request).await.topics.remove(0).partitions;

@@ -98,7 +98,7 @@ async fn a_request_sees_what_those_before_it_did() {
 async fn a_batch_sent_again_is_answered_with_the_offset_of_the_first() {
     let cluster = Cluster::start().await;
     let mut client = cluster.kafka().await;
-    let given = client.ask(5, InitProducerIdRequest::default().with_transaction_timeout_ms(1)).await;
+    let given = client.ask(5, InitProducerIdRequest::default().with_transactional_id(None)).await;
     assert_eq!((given.error_code, given.producer_epoch), (0, 0));
     let again = batch(b"once", Some((given.producer_id.0, 0)));
     for _ in 0..2 {

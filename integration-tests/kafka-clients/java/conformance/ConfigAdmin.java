@@ -120,7 +120,7 @@ final class ConfigAdmin {
         String name = target.newTopic("in-force", 1);
         target.fill(name, 0, "x".repeat(3000), 1);
         try (Admin admin = target.admin()) {
-            set(admin, topic(name), "max.message.bytes", "1000", OpType.SET);
+            set(admin, topic(name), "max.message.bytes", "2000", OpType.SET);
             Check.eventually(Target.SOON, () -> {
                 try {
                     target.fill(name, 0, "x".repeat(3000), 1);

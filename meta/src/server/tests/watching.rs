@@ -142,7 +142,8 @@ async fn altered_topics_reach_the_watchers_and_no_change_is_lost() {
         meta.alter_topic_config("orders", set("segment.bytes", "1048576")),
         meta.add_partitions("orders", total),
     );
-    (one.unwrap(), other.unwrap(), grown.unwrap());
+    let done = [one, other, grown].map(Result::unwrap);
+    assert!(done.iter().all(|topic| topic.id == before.id));
     let after = meta.topic("orders").await.unwrap().unwrap();
     assert_eq!((after.id, after.partitions, after.config.len()), (before.id, total, 2));
     until(&mut watch, |change| *change == MetaChange::Topic(after.clone())).await;

@@ -105,10 +105,13 @@ fn check_step(before: &PartitionRecords, after: &PartitionRecords, command: &Par
     assert!(after.head.sealed_end >= before.head.sealed_end, "the log's end went back");
     for (base_offset, segment) in &before.segments {
         let Some(fixed) = segment.end() else { continue };
-        let compacted = after.segments.values().find(|later| later.compacted && later.base_offset <= *base_offset);
-        if let Some(new) = compacted.filter(|new| new.file != segment.file) {
-            let covers = new.end().is_some_and(|end| end.offset >= fixed.offset);
-            assert!(segment.is_closed() && covers && after.garbage.contains_key(&segment.file), "{segment:?} {new:?}");
+        let holds = |later: &&SegmentRecord| {
+            later.base_offset <= *base_offset && later.end().is_some_and(|end| end.offset >= fixed.offset)
+        };
+        let holder = after.segments.values().find(holds);
+        if let Some(new) = holder.filter(|new| new.file != segment.file) {
+            assert!(segment.is_closed() && new.compacted, "{segment:?} was replaced by {new:?}");
+            assert!(after.garbage.contains_key(&segment.file), "{segment:?} is forgotten");
             continue;
         }
         let Some(later) = after.segments.get(base_offset) else {
@@ -166,7 +169,7 @@ struct Draw {
 }
 
 fn draws() -> impl Strategy<Value = Vec<Draw>> {
-    let draw = (any::<bool>(), 0..24u8, 0..24u8, 0..4u64);
+    let draw = (any::<bool>(), 0..26u8, 0..24u8, 0..4u64);
     let draw = draw.prop_map(|(second, kind, spoil, records)| Draw { second, kind, spoil, records });
     prop::collection::vec(draw, 1..120)
 }
@@ -203,8 +206,8 @@ fn concrete(draw: &Draw, records: &PartitionRecords, epoch: Epoch, nonce: u64) -
             PartitionCommandKind::Checkpoint { checkpoint }
         }
         17 | 18 => PartitionCommandKind::Release { epoch },
-        22 | 23 => {
-            let named = records.segments.values().take(1 + draw.records as usize);
+        22..=25 => {
+            let named = records.segments.values().take(1 + draw.records as usize / 2);
             let replaced = named.map(|segment| (segment.base_offset, segment.file)).collect();
             let file = file(epoch.0 + u32::from(draw.spoil == 7), nonce);
             replace_segments(epoch, replaced, file)
