@@ -7,7 +7,8 @@
 //!   fewest in all. So a topic is spread within one over the nodes that were there when it was placed, also after
 //!   some of them died, and so are many topics of one partition;
 //! * what belongs to no active topic has no intent;
-//! * nothing moves for the sake of balance alone.
+//! * nothing of a broker's moves for the sake of balance alone. An internal topic does: it is as old as the first
+//!   coordinator, which would keep all of it, and one that joins or comes back takes its part.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +71,7 @@ impl Placing {
         let mut places = Places::new(carried, nodes);
         for topic in topics.values().filter(of_kind) {
             places.begin_topic(topic.partition_ids().filter_map(|partition| intents.get(&partition)));
+            let before = self.changed();
             for partition in topic.partition_ids() {
                 let now = intents.get(&partition);
                 if now.is_some_and(|node| nodes.usable.contains(node) || nodes.held.contains(node)) {
@@ -81,7 +83,14 @@ impl Placing {
                     (Some(node), None) => self.placed.push((partition, Some(node))),
                 }
             }
+            if kind == NodeKind::Coordinator && nodes.held.is_empty() && self.changed() == before {
+                self.moved.extend(places.spread(topic, intents));
+            }
         }
+    }
+
+    fn changed(&self) -> usize {
+        self.moved.len() + self.placed.len() + self.unplaced
     }
 }
 
@@ -121,6 +130,31 @@ impl Places {
             if let Some(carried) = self.carried.get_mut(node) {
                 carried.of_topic += 1;
             }
+        }
+    }
+
+    /// The moves after which no node has two more partitions of the topic than another. All of them have a usable node.
+    fn spread(&mut self, topic: &TopicRecord, intents: &Intents) -> Vec<IntentChange> {
+        let mut moves = Vec::new();
+        for partition in topic.partition_ids() {
+            let Some(from) = intents.get(&partition) else { continue };
+            let least = self.carried.iter().min_by_key(|(node, carried)| (**carried, **node)).map(|(node, _)| *node);
+            let Some(to) = least else { break };
+            let of_topic = |node: &NodeId| self.carried.get(node).map_or(0, |carried| carried.of_topic);
+            if of_topic(from) < of_topic(&to) + 2 {
+                continue;
+            }
+            self.shift(from, -1);
+            self.shift(&to, 1);
+            moves.push((partition, Some(to)));
+        }
+        moves
+    }
+
+    fn shift(&mut self, node: &NodeId, by: isize) {
+        if let Some(carried) = self.carried.get_mut(node) {
+            carried.of_topic = carried.of_topic.saturating_add_signed(by);
+            carried.in_all = carried.in_all.saturating_add_signed(by);
         }
     }
 
@@ -294,6 +328,28 @@ mod tests {
         apply(&mut intents, &second);
         assert!(internal.partition_ids().all(|partition| intents[&partition] == NodeId(1)));
         assert_eq!(unevenness(&brokers, user.partition_ids().map(|partition| &intents[&partition])), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn an_internal_topic_is_spread_within_one_also_over_coordinators_that_join(
+            partitions in 1_u32..20, first in nodes(), second in nodes()
+        ) {
+            let name = bmq_proto::coordinator::GROUPS_TOPIC.to_owned();
+            let internal = TopicRecord { name, ..topic(1, partitions, TopicState::Active) };
+            let topics = BTreeMap::from([(internal.id, internal)]);
+            let none = BTreeSet::new();
+            let plan_over = |intents: &Intents, usable: &BTreeSet<NodeId>| {
+                super::plan(&topics, intents, Nodes { usable: &none, held: &none }, Nodes { usable, held: &none })
+            };
+            let mut intents = Intents::new();
+            for usable in [&first, &(&first | &second)] {
+                let plan = plan_over(&intents, usable);
+                apply(&mut intents, &plan);
+                prop_assert!(unevenness(usable, intents.values()) <= 1);
+                prop_assert_eq!(plan_over(&intents, usable), Plan::default());
+            }
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ use bmq_proto::coordinator::{
     GroupErrorResponse, GroupHeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
     LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest, SyncGroupResponse,
 };
+use prost::Message;
 
 use crate::topics::Topics;
 
@@ -72,6 +73,25 @@ pub enum Response {
     ListGroups(ListGroupsResponse),
     DescribeGroup(DescribeGroupResponse),
     DeleteGroup(GroupErrorResponse),
+}
+
+impl Response {
+    /// Its bytes on the wire.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Response::JoinGroup(response) => response.encoded_len(),
+            Response::SyncGroup(response) => response.encoded_len(),
+            Response::GroupHeartbeat(response) | Response::DeleteGroup(response) => response.encoded_len(),
+            Response::LeaveGroup(response) => response.encoded_len(),
+            Response::ConsumerGroupHeartbeat(response) => response.encoded_len(),
+            Response::ConsumerGroupDescribe(response) => response.encoded_len(),
+            Response::CommitOffsets(response) => response.encoded_len(),
+            Response::FetchOffsets(response) => response.encoded_len(),
+            Response::DeleteOffsets(response) => response.encoded_len(),
+            Response::ListGroups(response) => response.encoded_len(),
+            Response::DescribeGroup(response) => response.encoded_len(),
+        }
+    }
 }
 
 /// What the machine wants done, in this order.

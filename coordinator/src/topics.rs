@@ -84,7 +84,7 @@ impl TopicView {
         self.groups.as_ref()
     }
 
-    /// The topics here that are not in `newer`: deleted for certain.
+    /// The topics here that are not in `newer`: deleted, or not known yet to a watch that was opened elsewhere.
     pub fn gone_in(&self, newer: &TopicView) -> BTreeSet<TopicId> {
         self.topics.names.keys().filter(|id| newer.topics.with_id(**id).is_none()).copied().collect()
     }

@@ -43,9 +43,8 @@ def compiled(jars):
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder = root / stamp
         if not folder.exists():
-            for older in filter(Path.is_dir, root.iterdir()):
-                shutil.rmtree(older)
             fresh = root / "new"
+            shutil.rmtree(fresh, ignore_errors=True)
             command = [from_jdk("javac"), "-nowarn", "-d", fresh, "-cp", jars, *sources]
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             if done.returncode != 0:

@@ -121,7 +121,7 @@ impl Driver {
         let in_use = state.topics_in_use();
         let gone = match in_use.is_empty() {
             true => BTreeSet::new(),
-            false => self.topics_gone(in_use).await,
+            false => certainly_gone(&self.context, in_use).await,
         };
         // Topics that may not be known yet must not be taken for deleted: begin with a complete view.
         let mut topics = self.topics.clone();
@@ -132,23 +132,6 @@ impl Driver {
         tracing::info!(partition = %self.context.partition, epoch = bounds.epoch.0, records, snapshot_bytes,
             since_snapshot, took_ms = took.as_millis() as u64, "shard loaded");
         Ok(Loaded { epoch: bounds.epoch, state, sizes, gone, view })
-    }
-
-    /// Those of the topics that are certainly deleted: the list is younger than every commit that was loaded.
-    async fn topics_gone(&self, mut in_use: BTreeSet<TopicId>) -> BTreeSet<TopicId> {
-        match self.context.meta.list_topics().await {
-            Ok(listed) => {
-                for topic in listed.iter().filter(|topic| topic.state == TopicState::Active) {
-                    in_use.remove(&topic.id);
-                }
-                in_use
-            }
-            Err(error) => {
-                // They stay until they expire, or until the next load.
-                tracing::info!(%error, "offsets of topics that were deleted meanwhile are not looked for");
-                BTreeSet::new()
-            }
-        }
     }
 
     async fn finish(self, end: End) {
@@ -188,4 +171,22 @@ pub(super) fn is_gone(status: &PartitionStatus) -> bool {
 async fn until_gone(mut status: watch::Receiver<PartitionStatus>) {
     // An error means that the partition's task is gone.
     let _ = status.wait_for(is_gone).await;
+}
+
+/// Those of the topics that are certainly deleted. A watch may lag behind what was committed; this list is younger than
+/// every commit so far.
+pub(super) async fn certainly_gone(context: &ShardContext, mut topics: BTreeSet<TopicId>) -> BTreeSet<TopicId> {
+    match context.meta.list_topics().await {
+        Ok(listed) => {
+            for topic in listed.iter().filter(|topic| topic.state == TopicState::Active) {
+                topics.remove(&topic.id);
+            }
+            topics
+        }
+        Err(error) => {
+            // They stay until they expire, or until the next load.
+            tracing::info!(%error, "offsets of topics that were deleted meanwhile are not looked for");
+            BTreeSet::new()
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::shard::{ReplyToken, Response};
 #[derive(Debug, Default)]
 pub struct HeldReplies {
     waiting: VecDeque<HeldReply>,
+    bytes: usize,
     reads_begun: u64,
     reads_done: u64,
 }
@@ -28,6 +29,7 @@ struct HeldReply {
 impl HeldReplies {
     /// Holds an answer made after `entry` was taken.
     pub fn hold(&mut self, token: ReplyToken, response: Response, entry: u64) {
+        self.bytes += response.encoded_len();
         self.waiting.push_back(HeldReply { token, response, entry, read: self.reads_begun + 1 });
     }
 
@@ -48,7 +50,22 @@ impl HeldReplies {
     pub fn fail_read(&mut self) -> Vec<ReplyToken> {
         let failed = self.waiting.partition_point(|held| held.read <= self.reads_begun);
         self.reads_done = self.reads_begun;
-        self.waiting.drain(..failed).map(|held| held.token).collect()
+        let failed = self.waiting.drain(..failed);
+        let forget = |held: HeldReply| {
+            self.bytes -= held.response.encoded_len();
+            held.token
+        };
+        failed.map(forget).collect()
+    }
+
+    /// How many answers wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// What they have on the wire, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The next answer that may leave, when the entries up to `stored` are stored.
@@ -57,7 +74,9 @@ impl HeldReplies {
         if first.entry > stored || first.read > self.reads_done {
             return None;
         }
-        self.waiting.pop_front().map(|held| (held.token, held.response))
+        let HeldReply { token, response, .. } = self.waiting.pop_front()?;
+        self.bytes -= response.encoded_len();
+        Some((token, response))
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Journal {
 struct Pending {
     kind: EntryKind,
     value: Bytes,
+    /// Bytes that callers wait for; a snapshot holds nobody up.
+    counted: usize,
     /// The entry that is stored with this; parts do not count.
     entry: Option<u64>,
 }
@@ -116,7 +118,7 @@ impl Journal {
         self.stored
     }
 
-    /// Bytes that wait for room in flight.
+    /// Bytes that callers want stored and that wait for room in flight.
     pub fn pending_bytes(&self) -> usize {
         self.pending_bytes
     }
@@ -150,16 +152,18 @@ impl Journal {
         self.taken += 1;
         // Half a batch leaves room for whatever stands around the value.
         let most = self.limits.max_batch_bytes / 2;
+        let counts = kind == EntryKind::Append;
         while value.len() > most {
-            self.queue(EntryKind::Part, value.split_to(most), None);
+            self.queue(EntryKind::Part, value.split_to(most), None, counts);
         }
-        self.queue(kind, value, Some(self.taken));
+        self.queue(kind, value, Some(self.taken), counts);
     }
 
-    fn queue(&mut self, kind: EntryKind, value: Bytes, entry: Option<u64>) {
-        self.pending_bytes += value.len();
+    fn queue(&mut self, kind: EntryKind, value: Bytes, entry: Option<u64>, counts: bool) {
+        let counted = if counts { value.len() } else { 0 };
+        self.pending_bytes += counted;
         self.since_snapshot += value.len();
-        self.pending.push_back(Pending { kind, value, entry });
+        self.pending.push_back(Pending { kind, value, counted, entry });
     }
 
     /// The next batch to append, if there is something to store and room for it in flight.
@@ -179,7 +183,7 @@ impl Journal {
             builder.append(now.0, Some(&key), Some(&next.value), &[]).expect("half a batch is far below a GiB");
             begins_snapshot |= begins;
             entry = next.entry.or(entry);
-            self.pending_bytes -= next.value.len();
+            self.pending_bytes -= next.counted;
             self.pending.pop_front();
         }
         let batch = builder.build();

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
-use super::driver::{ShardContext, is_gone};
+use super::driver::{ShardContext, certainly_gone, is_gone};
 use super::entry::EntryError;
 use super::handle::{Caller, ShardStatus, ended};
 use super::head_read::read_head;
@@ -163,6 +163,7 @@ impl<S: ShardState> Serving<S> {
                 return end;
             }
             let wake = self.next_wake();
+            let mut topics_changed = false;
             let taken = tokio::select! {
                 count = mailbox.recv_many(&mut requests, REQUESTS_AT_ONCE) => match count {
                     0 => Err(End::PartitionGone),
@@ -172,13 +173,19 @@ impl<S: ShardState> Serving<S> {
                 read = next_of(&mut self.head_read) => self.take_head(read),
                 trimmed = next_of(&mut self.trim) => Ok(self.note_trimmed(trimmed)),
                 changed = self.topics.changed() => match changed {
-                    Ok(()) => self.take_topics(),
+                    Ok(()) => {
+                        topics_changed = true;
+                        Ok(())
+                    }
                     Err(_) => Err(End::PartitionGone),
                 },
                 _ = status.wait_for(is_gone) => Err(End::PartitionGone),
                 () = sleep_until(wake, &self.context.clock) => self.take_time(),
             };
             if let Err(end) = taken {
+                return end;
+            }
+            if topics_changed && let Err(end) = self.take_topics().await {
                 return end;
             }
         }
@@ -215,7 +222,9 @@ impl<S: ShardState> Serving<S> {
         if self.callers.len() >= MAX_CALLERS {
             self.callers.retain(|_, caller| !caller.is_closed());
         }
-        if self.callers.len() >= MAX_CALLERS || self.journal.pending_bytes() > self.context.buffer_bytes {
+        let is_full = self.callers.len() >= MAX_CALLERS || self.held.len() >= MAX_CALLERS;
+        let bytes = self.journal.pending_bytes().max(self.held.bytes());
+        if is_full || bytes > self.context.buffer_bytes {
             return Err(ServiceError::not_applied(ErrorCode::Busy, "the shard has too much to do, come again"));
         }
         Ok(())
@@ -251,9 +260,12 @@ impl<S: ShardState> Serving<S> {
         }
     }
 
-    fn take_topics(&mut self) -> Result<(), End> {
+    async fn take_topics(&mut self) -> Result<(), End> {
         let before = std::mem::replace(&mut self.view, self.topics.borrow_and_update().clone());
-        let gone = before.gone_in(&self.view);
+        let mut gone = before.gone_in(&self.view);
+        if !gone.is_empty() {
+            gone = certainly_gone(&self.context, gone).await;
+        }
         self.step(|state, context| state.topics_changed(&gone, context))
     }
 

@@ -64,6 +64,8 @@ pub struct Reader {
     cursor: Option<SegmentCursor>,
     tail: Option<TailReader>,
     bounds: PartitionBounds,
+    /// Whether the owner told the bounds; otherwise they are what the head record says, which lags.
+    is_told: bool,
     /// A file that was not there when it was read last. It may have been dropped meanwhile; the metadata tells.
     missing: Option<FileId>,
 }
@@ -71,7 +73,7 @@ pub struct Reader {
 impl Reader {
     pub fn new(fetcher: Arc<Fetcher>, partition: TopicPartition) -> Self {
         let bounds = PartitionBounds { epoch: Epoch::NONE, log_start: Offset::ZERO, high_watermark: Offset::ZERO };
-        Self { fetcher, partition, cursor: None, tail: None, bounds, missing: None }
+        Self { fetcher, partition, cursor: None, tail: None, bounds, is_told: false, missing: None }
     }
 
     /// The newest bounds that this reader has seen.
@@ -80,6 +82,12 @@ impl Reader {
             self.learn(told);
         }
         self.bounds
+    }
+
+    /// The newest bounds that an owner told, if one did.
+    pub fn told_bounds(&mut self) -> Option<PartitionBounds> {
+        let bounds = self.bounds();
+        self.is_told.then_some(bounds)
     }
 
     /// The bounds, for certain, at some moment after this call.
@@ -199,7 +207,7 @@ impl Reader {
 
     fn plan(&mut self, offset: Offset, route: &Route) -> Plan {
         let (log_start, high_watermark) = (route.log_start, route.sealed_end);
-        self.learn(PartitionBounds { epoch: route.epoch, log_start, high_watermark });
+        self.raise(PartitionBounds { epoch: route.epoch, log_start, high_watermark });
         let tail = self.fetcher.tails.look(self.partition, |tail| tail.live(route.epoch)).flatten();
         let segments = self.fetcher.lists.get(self.partition);
         let (head_version, sealed_end) = (route.version, route.sealed_end);
@@ -304,6 +312,11 @@ impl Reader {
     }
 
     fn learn(&mut self, told: PartitionBounds) {
+        self.is_told = true;
+        self.raise(told);
+    }
+
+    fn raise(&mut self, told: PartitionBounds) {
         self.bounds = PartitionBounds {
             epoch: self.bounds.epoch.max(told.epoch),
             log_start: self.bounds.log_start.max(told.log_start),

@@ -229,13 +229,16 @@ fn part_answer(
     share: &mut Option<OwnedSemaphorePermit>,
     read_committed: bool,
 ) -> PartitionData {
-    let bounds = part.reader.bounds();
-    // What was read is below the high watermark, also if the bounds were learnt before.
-    let high_watermark = bounds.high_watermark.max(part.next_offset_read()).0 as i64;
+    // A high watermark that is too low makes clients believe that they have read everything; unknown does not.
+    let (high_watermark, log_start) = match part.reader.told_bounds() {
+        // What was read is below the high watermark, also if the bounds were learnt before.
+        Some(bounds) => (bounds.high_watermark.max(part.next_offset_read()).0 as i64, bounds.log_start.0 as i64),
+        None => (UNKNOWN, UNKNOWN),
+    };
     let answer = blank(partition)
         .with_high_watermark(high_watermark)
         .with_last_stable_offset(high_watermark)
-        .with_log_start_offset(bounds.log_start.0 as i64)
+        .with_log_start_offset(log_start)
         .with_aborted_transactions(read_committed.then(Vec::new));
     match &part.error {
         Some(error) => {
@@ -244,7 +247,8 @@ fn part_answer(
         }
         None => {
             let batches = part.take_batches();
-            let held = share.as_mut().and_then(|share| share.split(batches.len())).filter(|_| !batches.is_empty());
+            let split = |share: &mut OwnedSemaphorePermit| share.split(batches.len().min(share.num_permits()));
+            let held = share.as_mut().and_then(split).filter(|_| !batches.is_empty());
             answer.with_records(Some(match held {
                 Some(share) => with_share(batches, share),
                 None => batches,

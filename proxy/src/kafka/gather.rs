@@ -18,7 +18,7 @@ const READ_AT_ONCE: usize = 8;
 /// Less than this is read on until there is more, at the price of copying it together.
 const COPY_BELOW_BYTES: usize = 256 << 10;
 
-/// How long one partition may keep the others waiting while it has no owner. It has another try at the next fetch.
+/// How long partitions without an owner may keep the others waiting. They have another try at the next fetch.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A pause after a wake-up that brought nothing.
@@ -31,6 +31,8 @@ pub struct Part {
     /// Where to read on.
     pub next_offset: Offset,
     pub error: Option<ServiceError>,
+    /// Where it began.
+    start: Offset,
     batches: Vec<Bytes>,
     bytes: usize,
 }
@@ -45,7 +47,8 @@ pub struct Appetite {
 
 impl Part {
     pub fn new(reader: Reader, offset: Offset, max_bytes: usize) -> Self {
-        Self { reader, max_bytes, next_offset: offset, error: None, batches: Vec::new(), bytes: 0 }
+        let max_bytes = max_bytes.max(1);
+        Self { reader, max_bytes, next_offset: offset, error: None, start: offset, batches: Vec::new(), bytes: 0 }
     }
 
     /// Where what was read ends; the first offset of all if nothing was.
@@ -63,15 +66,17 @@ impl Part {
         whole.freeze()
     }
 
-    /// Reads what is there: at least one batch, if there is any. What only waiting mends is no error.
-    async fn read(&mut self, max_bytes: usize) {
+    /// Reads what is there, until there are `max_bytes` in all: at least one batch, if there is any, and more than one
+    /// slice only up to `wanted` or as long as copying is cheap. What only waiting mends is no error; `deadline` is for
+    /// that.
+    async fn read(&mut self, max_bytes: usize, wanted: usize, deadline: Instant) {
         let max_bytes = self.max_bytes.min(max_bytes);
-        while self.error.is_none() && self.bytes < max_bytes.min(COPY_BELOW_BYTES) {
+        while self.error.is_none() && self.bytes < max_bytes.min(wanted.max(COPY_BELOW_BYTES)) {
             if self.reader.is_at_end(self.next_offset) {
                 return;
             }
             let more = max_bytes - self.bytes;
-            match self.reader.read(self.next_offset, more, Instant::now() + PATIENCE).await {
+            match self.reader.read(self.next_offset, more, deadline).await {
                 Ok(slice) if slice.next_offset == self.next_offset => return,
                 // Only the first batch may pass the limit.
                 Ok(slice) if self.bytes > 0 && slice.batches.len() > more => return,
@@ -93,7 +98,9 @@ impl Part {
         }
     }
 
+    /// As if nothing had been read.
     fn forget(&mut self) {
+        self.next_offset = self.start;
         self.batches.clear();
         self.bytes = 0;
     }
@@ -102,6 +109,7 @@ impl Part {
 /// Reads until `min_bytes` are there, something fails, the time is over, or `gone` begins.
 pub async fn gather(parts: &mut [&mut Part], appetite: Appetite, gone: &Shutdown) {
     let Appetite { min_bytes, max_bytes, wait_until } = appetite;
+    let max_bytes = max_bytes.max(1);
     let mut total = read_all(parts, max_bytes).await;
     while total < min_bytes && !parts.iter().any(|part| part.error.is_some()) {
         let lacking = min_bytes - total;
@@ -112,7 +120,8 @@ pub async fn gather(parts: &mut [&mut Part], appetite: Appetite, gone: &Shutdown
         let Some(woken) = woken else { return };
         let part = &mut parts[woken];
         let before = part.bytes;
-        part.read(max_bytes.saturating_sub(total).max(1)).await;
+        let (limit, wanted) = (before + max_bytes.saturating_sub(total).max(1), before + lacking);
+        part.read(limit, wanted, Instant::now() + PATIENCE).await;
         let read = part.bytes - before;
         total += read;
         if read == 0 && part.error.is_none() {
@@ -123,9 +132,9 @@ pub async fn gather(parts: &mut [&mut Part], appetite: Appetite, gone: &Shutdown
 
 /// Reads what is there now, in order, until the limit is reached.
 async fn read_all(parts: &mut [&mut Part], max_bytes: usize) -> usize {
-    let mut total = 0;
+    let (mut total, deadline) = (0, Instant::now() + PATIENCE);
     for some in parts.chunks_mut(READ_AT_ONCE) {
-        join_all(some.iter_mut().map(|part| part.read(max_bytes).boxed())).await;
+        join_all(some.iter_mut().map(|part| part.read(max_bytes, 0, deadline).boxed())).await;
         total += some.iter().map(|part| part.bytes).sum::<usize>();
         if total >= max_bytes {
             break;

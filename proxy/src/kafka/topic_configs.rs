@@ -32,13 +32,32 @@ impl Effective<'_> {
 
     /// The values that there would be if the ones before were not, the one in force first.
     fn synonyms(&self) -> Vec<DescribeConfigsSynonym> {
-        let name = StrBytes::from_static_str(self.setting.name);
-        let synonym = |value: StrBytes, source| {
-            DescribeConfigsSynonym::default().with_name(name.clone()).with_value(Some(value)).with_source(source)
+        let synonym = |name, value, source| {
+            let name = StrBytes::from_static_str(name);
+            DescribeConfigsSynonym::default().with_name(name).with_value(Some(value)).with_source(source)
         };
-        let on_topic = self.set.map(|_| synonym(self.value(), SET_ON_TOPIC));
-        let default = synonym(StrBytes::from_static_str(self.setting.default), DEFAULT);
+        let name = self.setting.name;
+        let on_topic = self.set.map(|_| synonym(name, self.value(), SET_ON_TOPIC));
+        let default = synonym(name_on_broker(name), StrBytes::from_static_str(self.setting.default), DEFAULT);
         on_topic.into_iter().chain([default]).collect()
+    }
+}
+
+/// What Kafka calls the same setting where it holds for all topics. There are clients that keep synonyms by name.
+fn name_on_broker(name: &'static str) -> &'static str {
+    match name {
+        "cleanup.policy" => "log.cleanup.policy",
+        "delete.retention.ms" => "log.cleaner.delete.retention.ms",
+        "max.compaction.lag.ms" => "log.cleaner.max.compaction.lag.ms",
+        "max.message.bytes" => "message.max.bytes",
+        "message.timestamp.type" => "log.message.timestamp.type",
+        "min.cleanable.dirty.ratio" => "log.cleaner.min.cleanable.ratio",
+        "min.compaction.lag.ms" => "log.cleaner.min.compaction.lag.ms",
+        "retention.bytes" => "log.retention.bytes",
+        "retention.ms" => "log.retention.ms",
+        "segment.bytes" => "log.segment.bytes",
+        "segment.ms" => "log.roll.ms",
+        same => same,
     }
 }
 

@@ -244,6 +244,8 @@ final class ProduceBehaviours {
         String topic = compactTopic(target);
         try (var producer = target.producer()) {
             Check.eventually(java.time.Duration.ofSeconds(90), () -> {
+                // A look every few seconds is enough, and does not keep what is read in memory.
+                Thread.sleep(3000);
                 // Kafka closes a segment by age only when it is written to.
                 producer.send(new ProducerRecord<>(topic, 0, bytes("wake"), bytes("x"))).get();
                 int[] count = new int[1];
