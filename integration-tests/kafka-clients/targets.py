@@ -19,6 +19,8 @@ NAMES = ("kafka", "standalone", "local-cluster")
 SETTINGS = ["broker.partition.retention_interval=1s", "broker.partition.compaction_interval=1s"]
 # topics are made by asking for them, and nobody waits for more members, which is so in standalone anyway.
 CLUSTER_SETTINGS = ["proxy.kafka.auto_create_topics=true", "coordinator.groups.initial_rebalance_delay=0s"]
+# HDFS places a block only where there is room for a whole one, and there are hundreds of open files.
+CLUSTER_SETTINGS += ["store.hdfs.block_size=16MiB"]
 
 
 def bmq():

@@ -40,7 +40,7 @@ fn closed(view: &PartitionView) -> usize {
 
 async fn append_many(owner: &OwnerNode, count: usize) {
     for number in 0..count {
-        owner.append(&format!("value {number}")).await.unwrap();
+        owner.append(&format!("value {number}")).await.expect("the owner serves");
     }
 }
 
@@ -143,7 +143,7 @@ async fn write_keys(owner: &OwnerNode, rounds: usize) -> BTreeMap<String, Option
             let (key, value) = (format!("key {number}"), format!("value {number} of round {round}"));
             let value = (number % 5 != 0 || round + 1 < rounds).then_some(value);
             let batch = batch_of_keys(&[(&key, value.as_deref()), ("counter", Some(&format!("{round} {number}")))]);
-            owner.begin_append(0, AckLevel::Stored, batch).await.await.unwrap().unwrap();
+            owner.begin_append(0, AckLevel::Stored, batch).await.await.expect("it answers").expect("it is taken");
             expected.insert("counter".to_owned(), Some(format!("{round} {number}")));
             expected.insert(key, value);
         }

@@ -50,8 +50,8 @@ pub struct Appended {
     pub base_offset: Offset,
     /// The batch had been appended before, at `base_offset`.
     pub deduplicated: bool,
-    /// The time of the append in milliseconds since 1970, where the topic gives that to the records, unless the batch had
-    /// been appended before.
+    /// The time of the append in milliseconds since 1970, where the topic gives that to the records, unless the batch
+    /// had been appended before.
     pub append_time_ms: Option<i64>,
 }
 

@@ -171,7 +171,10 @@ impl<S: ShardState> Serving<S> {
                 },
                 Some((flight, reply)) = self.stored.recv() => self.take_stored(flight, reply),
                 read = next_of(&mut self.head_read) => self.take_head(read),
-                trimmed = next_of(&mut self.trim) => Ok(self.note_trimmed(trimmed)),
+                trimmed = next_of(&mut self.trim) => {
+                    self.note_trimmed(trimmed);
+                    Ok(())
+                }
                 changed = self.topics.changed() => match changed {
                     Ok(()) => {
                         topics_changed = true;

@@ -53,9 +53,9 @@ impl LogStartMove {
 }
 
 impl Serving {
-    /// Segments that end at or below this offset are needed by nobody: neither one that is being compacted nor one that is
-    /// being closed, nor the last closed one before those, from whose index the producers are known if the next owner has
-    /// to close them.
+    /// Segments that end at or below this offset are needed by nobody: neither one that is being compacted nor one that
+    /// is being closed, nor the last closed one before those, from whose index the producers are known if the next
+    /// owner has to close them.
     fn drop_below(&self) -> Offset {
         let closing = self.closings.values().map(|closing| closing.segment.base_offset).min();
         let before = self.kept.range(..closing.unwrap_or(Offset(u64::MAX)));

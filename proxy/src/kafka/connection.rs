@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bmq_common::Shutdown;
-use bmq_kafka::{EncodeError, FrameDecoder, FrameError, RequestError};
+use bmq_kafka::{ApiKey, EncodeError, FrameDecoder, FrameError, RequestError};
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -34,6 +34,8 @@ use crate::api::{Api, budget_share};
 
 /// A request that has arrived in part holds no share of the budget while it is smaller than this.
 const FREE_BYTES: usize = 16 << 10;
+/// A large request that comes more slowly is given up.
+const LEAST_BYTES_PER_SECOND: usize = 64 << 10;
 
 /// Where a connection came from.
 #[derive(Debug, Clone)]
@@ -139,11 +141,13 @@ impl Intake<'_> {
     /// The next request; nothing if the client has closed its side.
     async fn next(&mut self, decoder: FrameDecoder) -> Result<Option<Arrived>, ConnectionError> {
         let mut share = None;
+        // By when the request must be whole, once it has begun: dripping it in keeps nothing for long.
+        let mut due = None;
         loop {
             if let Some(frame) = decoder.decode(&mut self.buffer)? {
                 let share = match share {
                     Some(share) => share,
-                    None => budget_share(&self.api.produce_budget, frame.len()).await,
+                    None => budget_share(self.budget_for(&frame), frame.len()).await,
                 };
                 let arrived_at = Instant::now();
                 let permit = Arc::clone(&self.turns).acquire_owned().await.expect("turns are never closed");
@@ -155,30 +159,46 @@ impl Intake<'_> {
                 && self.buffer.len() >= FREE_BYTES
             {
                 share = Some(budget_share(&self.api.produce_budget, length).await);
+                let allowed = Duration::from_secs((length / LEAST_BYTES_PER_SECOND) as u64);
+                due = Some(Instant::now() + self.api.config.kafka.receive_timeout.get() + allowed);
                 self.buffer.reserve(length.saturating_sub(self.buffer.len()));
             }
-            if self.read(decoder.room_wanted(&self.buffer)).await? == 0 {
+            if due.is_none() && !self.buffer.is_empty() {
+                due = Some(Instant::now() + self.api.config.kafka.receive_timeout.get());
+            }
+            if self.read(decoder.room_wanted(&self.buffer), due).await? == 0 {
                 return Ok(None);
             }
         }
     }
 
+    /// Small requests that write nothing have a budget of their own: a member's heartbeat must not wait for batches
+    /// that a sick broker holds up.
+    fn budget_for(&self, frame: &[u8]) -> &Arc<Semaphore> {
+        let is_produce = frame.starts_with(&(ApiKey::Produce as i16).to_be_bytes());
+        match frame.len() < FREE_BYTES && !is_produce {
+            true => &self.api.kafka.small_requests,
+            false => &self.api.produce_budget,
+        }
+    }
+
     /// Reads what comes next and says how much it was; nothing if the client has closed its side. A client that has not
     /// begun a request may take its time.
-    async fn read(&mut self, room: usize) -> Result<usize, ConnectionError> {
+    async fn read(&mut self, room: usize, due: Option<Instant>) -> Result<usize, ConnectionError> {
         let config = &self.api.config.kafka;
         let is_idle = self.buffer.is_empty();
         if is_idle {
             self.buffer = BytesMut::new();
         }
-        let patience = if is_idle { config.idle_timeout.get() } else { config.receive_timeout.get() };
+        let idle_timeout = config.idle_timeout.get();
         loop {
-            match tokio::time::timeout(patience, fill(&self.stream, &mut self.buffer, room)).await {
+            let until = due.unwrap_or_else(|| Instant::now() + idle_timeout);
+            match tokio::time::timeout_at(until, fill(&self.stream, &mut self.buffer, room)).await {
                 Ok(read) => return Ok(read?),
                 Err(_) if !is_idle => return Err(ConnectionError::Stalled),
                 // It waits for an answer, which may take longer.
                 Err(_) if self.turns.available_permits() < config.connection_requests as usize => {}
-                Err(_) => return Err(ConnectionError::Idle(patience)),
+                Err(_) => return Err(ConnectionError::Idle(idle_timeout)),
             }
         }
     }

@@ -16,6 +16,9 @@ use super::readers::Readers;
 use crate::api::Api;
 use crate::config::KafkaConfig;
 
+/// What small requests may hold together.
+const SMALL_REQUEST_BYTES: usize = 64 << 20;
+
 /// One connection of a client.
 pub struct ClientConnection {
     /// Unique within the proxy's life.
@@ -52,6 +55,8 @@ pub struct Shared {
     /// Where this proxy is reached: `host:port` by the listener's name.
     pub endpoints: BTreeMap<String, String>,
     pub fetch_sessions: Mutex<FetchSessions>,
+    /// Bytes of small requests that write nothing, of all connections together.
+    pub small_requests: Arc<Semaphore>,
     /// Bytes that fetch answers under way may hold.
     pub fetch_budget: Arc<Semaphore>,
     /// One permit for each connection that there may be.
@@ -66,6 +71,7 @@ impl Shared {
         Self {
             endpoints,
             fetch_sessions: Mutex::new(FetchSessions::new(config.fetch_sessions as usize)),
+            small_requests: Arc::new(Semaphore::new(SMALL_REQUEST_BYTES)),
             fetch_budget: Arc::new(Semaphore::new(permits)),
             connections: Arc::new(Semaphore::new(config.max_connections as usize)),
             metrics: KafkaMetrics::register(metrics),

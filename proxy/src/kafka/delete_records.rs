@@ -8,6 +8,7 @@ use bmq_kafka::error::append_code;
 use bmq_kafka::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use bmq_kafka::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use bmq_kafka::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use bmq_proto::topic_config::TopicSettings;
 use bmq_proto::{ErrorCode, Offset, ServiceError, TopicPartition};
 use futures::FutureExt;
 use tokio::time::Instant;
@@ -59,6 +60,11 @@ async fn delete(
     deadline: Instant,
 ) -> Result<Offset, ResponseError> {
     refuse_internal(topic).map_err(|_| ResponseError::InvalidTopicException)?;
+    if let Ok(record) = context.api.directory.topic(topic).await
+        && TopicSettings::parse(&record.config).is_ok_and(|settings| !settings.cleanup.delete)
+    {
+        return Err(ResponseError::PolicyViolation);
+    }
     let number = u32::try_from(index).map_err(|_| ResponseError::UnknownTopicOrPartition)?;
     let partition = context.api.directory.partition(topic, number).await;
     let partition = partition.map_err(|error| match error.code {
