@@ -1,4 +1,5 @@
-//! A shard's life over real metadata: what is committed survives, what was superseded keeps silent, takeovers are quick.
+//! A shard's life over real metadata: what is committed survives, what was superseded keeps silent, takeovers are
+//! quick.
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the error")]
 

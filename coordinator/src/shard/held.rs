@@ -1,8 +1,8 @@
 //! Answers that wait until they may leave. Pure.
 //!
-//! An answer leaves when the entries that were taken before it are stored, and a read of the partition's head that began
-//! after it was made shows the shard's epoch. One read serves every answer made before it began. Both conditions only
-//! grow, so answers leave in the order in which they were made.
+//! An answer leaves when the entries that were taken before it are stored, and a read of the partition's head that
+//! began after it was made shows the shard's epoch. One read serves every answer made before it began. Both conditions
+//! only grow, so answers leave in the order in which they were made.
 
 use std::collections::VecDeque;
 

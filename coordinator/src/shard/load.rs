@@ -50,7 +50,7 @@ pub async fn load<S: ShardState>(
         match view {
             Ok(view) => loading.take_segments(&view).await?,
             Err(error) => {
-                tracing::warn!(partition = %context.partition, %error, "a shard's segments are not known, asking again");
+                tracing::warn!(partition = %context.partition, %error, "segments are not known, asking again");
                 loading.pause().await;
             }
         }

@@ -248,7 +248,7 @@ impl<S: ShardState> Serving<S> {
             Ok(head) if head.epoch == self.epoch => self.held.finish_read(),
             Ok(head) => return Err(End::Superseded(head.epoch)),
             Err(error) => {
-                tracing::warn!(partition = %self.context.partition, %error, "it is not known whether the shard is ours");
+                tracing::warn!(partition = %self.context.partition, %error, "nobody knows whether the shard is ours");
                 self.held.fail_read().into_iter().for_each(|token| self.answer(token, Err(unsure(&error))));
             }
         }
