@@ -45,7 +45,7 @@ impl Segment {
         let file = FileId { epoch: EPOCH, nonce: 1 };
         let path = SegmentPath { folder: bmq_storage::FolderPath::new(cluster, PARTITION), file };
         let batches: Vec<Bytes> = (0..BATCHES).map(batch).collect();
-        let writer = store.create(path, SegmentHeader::of(path).encode().into()).await.unwrap();
+        let writer = store.create(path, SegmentHeader::of(path).encode()).await.unwrap();
         let mut index = IndexBuilder::new(path, Offset(0));
         for (number, batch) in (0..).zip(&batches) {
             let (base_offset, next_offset) = (Offset(number), Offset(number + 1));
