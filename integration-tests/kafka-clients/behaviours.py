@@ -22,7 +22,7 @@ SECTIONS = {
         "produce.invalid_topic": "an invalid name is refused",
         "produce.log_append_time": "message.timestamp.type=LogAppendTime, compressed too",
         "produce.timestamp_bounds": "message.timestamp.before.max.ms",
-        "produce.transactional": "transactions: done, or refused at once and for good",
+        "produce.transactional": "transactions: done (Kafka), or refused at once and for good (bmq)",
     },
     "Topic settings": {
         "topic.compression_type": "compression.type: re-compressed or kept, same records",

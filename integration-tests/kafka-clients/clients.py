@@ -13,7 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "scripts"))
-from daemons import LOCAL, ROOT, Failure, say
+import children
+from daemons import LOCAL, ROOT, Failure
 from jvm import class_path, from_jdk, java
 
 NAMES = ("java", "tools", "confluent", "kcat", "aiokafka", "kafkajs")
@@ -82,11 +83,7 @@ def run(client, bootstrap, only, show):
     environment = {**os.environ, "NODE_PATH": str(NODE_MODULES), "KAFKAJS_NO_PARTITIONER_WARNING": "1"}
     with open(LOCAL / "kafka-clients" / f"{client}-{os.getpid()}.log", "w+") as log:
         os.unlink(log.name)
-        # A session of its own, so that what it started can be ended with it.
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment, text=True,
-            start_new_session=True,
-        )
+        process = children.start(words, stderr=log, env=environment)
         timer = threading.Timer(SECONDS_EACH, end, [process])
         timer.start()
         try:

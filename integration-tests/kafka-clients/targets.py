@@ -11,6 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "scripts"))
+import children
 from daemons import ROOT, Failure, say
 
 NAMES = ("kafka", "standalone", "local-cluster")
@@ -75,9 +76,7 @@ def process(words, folder):
     """A bmq process and its standard output; ended in order, or by force if that takes long."""
     log = Path(folder) / "bmq.log"
     with open(log, "w") as errors:
-        started_one = subprocess.Popen(
-            list(map(str, words)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+        started_one = children.start(words, stderr=errors)
     try:
         yield started_one.stdout
     except Failure as failure:

@@ -314,7 +314,8 @@ suite.add('admin.describe_configs', async (brokers) => {
   const topic = await newTopic(brokers, 'configs', 1, { 'retention.ms': '7200000' })
   const resources = [{ type: ConfigResourceTypes.TOPIC, name: topic, configNames: ['retention.ms'] }]
   const answer = await withAdmin(brokers, (admin) => admin.describeConfigs({ resources }))
-  equal('7200000', answer.resources[0].configEntries.find((one) => one.configName === 'retention.ms').configValue, 'value')
+  const entry = answer.resources[0].configEntries.find((one) => one.configName === 'retention.ms')
+  equal('7200000', entry.configValue, 'value')
 })
 
 suite.add('admin.describe_cluster', async (brokers) => {

@@ -86,7 +86,8 @@ function equal(expected, found, what) {
 async function eventually(holds, what, seconds = SOON_SECONDS) {
   const deadline = Date.now() + seconds * 1000
   while (!(await holds())) {
-    if (Date.now() > deadline) throw new Failed(`not within ${seconds} s: ${typeof what === 'function' ? what() : what}`)
+    const found = () => (typeof what === 'function' ? what() : what)
+    if (Date.now() > deadline) throw new Failed(`not within ${seconds} s: ${found()}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
 }

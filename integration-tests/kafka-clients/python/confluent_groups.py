@@ -6,7 +6,8 @@ from pathlib import Path
 
 from confluent_kafka import ConsumerGroupTopicPartitions, ConsumerGroupState, KafkaError, TopicPartition
 
-from confluent import CALL_SECONDS, Member, admin, answers, await_shared, consumer, new_topic, refused, send, take, values
+from confluent import CALL_SECONDS, Member, admin, answers, await_shared, consumer, new_topic
+from confluent import refused, send, take, values
 from suite import equal, eventually, numbered, that, unique
 
 CLASSIC = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 500}

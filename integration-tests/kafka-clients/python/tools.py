@@ -47,7 +47,8 @@ def produce(bootstrap, topic, lines, *words):
 def consume(bootstrap, topic, count, *words):
     limits = ["--max-messages", count, "--timeout-ms", 30000]
     options = [] if "--group" in words and "--offset" not in words else ["--from-beginning"]
-    return tool("consumer.ConsoleConsumer", *server(bootstrap), "--topic", topic, *limits, *options, *words).splitlines()
+    said = tool("consumer.ConsoleConsumer", *server(bootstrap), "--topic", topic, *limits, *options, *words)
+    return said.splitlines()
 
 
 @suite.behaviour("tools.topic_command")
