@@ -93,7 +93,7 @@ SECTIONS = {
     "Admin, topics": {
         "admin.create_topic": "create with partitions, defaults, configs, topic id",
         "admin.create_topic_refused": "taken and invalid names, numbers, configs; dry run",
-        "admin.replication_factor": "replication factors: 1 and the default, 0 and more than there are nodes are refused",
+        "admin.replication_factor": "replication factors: 1 and the default; refused: 0, more than nodes",
         "admin.describe_topic": "describe by name and by id",
         "admin.list_topics": "list, no internal topics",
         "admin.delete_topic": "delete by name and by id; the name again is a new topic",

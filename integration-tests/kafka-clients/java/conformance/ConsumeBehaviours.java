@@ -47,7 +47,8 @@ final class ConsumeBehaviours {
             consumer.assign(List.of(where));
             for (int from : List.of(50, 0, 99, 37)) {
                 consumer.seek(where, from);
-                Check.equal(Target.numbered("v", from, 100), Target.values(Target.take(consumer, 100 - from)), "values");
+                var values = Target.values(Target.take(consumer, 100 - from));
+                Check.equal(Target.numbered("v", from, 100), values, "values from " + from);
             }
             consumer.seekToEnd(List.of(where));
             Check.equal(100L, consumer.position(where), "position at the end");

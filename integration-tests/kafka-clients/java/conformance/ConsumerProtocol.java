@@ -117,7 +117,8 @@ final class ConsumerProtocol {
         }
         try (var consumer = target.consumer(settings(topic))) {
             consumer.subscribe(List.of(topic));
-            Check.equal(Target.numbered("v", 5, 20), Target.values(Target.take(consumer, 15)), "values after a restart");
+            var values = Target.values(Target.take(consumer, 15));
+            Check.equal(Target.numbered("v", 5, 20), values, "values after a restart");
             Check.equal("noted", consumer.committed(Set.of(where)).get(where).metadata(), "metadata");
             consumer.commitSync();
             Check.equal(20L, consumer.committed(Set.of(where)).get(where).offset(), "committed offset");
@@ -127,8 +128,9 @@ final class ConsumerProtocol {
     /** A group of classic members goes over to the new protocol member by member. */
     private static void upgrade(Target target) throws Exception {
         String topic = target.newTopic("upgrade", 4);
-        Properties classic = Target.settings("group.id", topic, "session.timeout.ms", 6000, "heartbeat.interval.ms", 500,
-            "partition.assignment.strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor");
+        Properties classic = Target.settings("group.id", topic, "session.timeout.ms", 6000,
+            "heartbeat.interval.ms", 500, "partition.assignment.strategy",
+            "org.apache.kafka.clients.consumer.CooperativeStickyAssignor");
         Member oldOne = Member.start(target, classic, topic);
         try (oldOne) {
             Member.awaitShared(topic, 4, 4, oldOne);
@@ -151,7 +153,8 @@ final class ConsumerProtocol {
             Check.equal("uniform", group.partitionAssignor(), "assignor");
             var described = group.members().iterator().next();
             Check.equal("someone", described.clientId(), "client id");
-            Check.equal(Set.copyOf(Target.partitions(topic, 2)), described.assignment().topicPartitions(), "assignment");
+            var all = Set.copyOf(Target.partitions(topic, 2));
+            Check.equal(all, described.assignment().topicPartitions(), "assignment");
         }
     }
 }

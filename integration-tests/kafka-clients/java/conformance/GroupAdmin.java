@@ -129,7 +129,8 @@ final class GroupAdmin {
                 Member.awaitShared(topic, 1, 1, member);
                 var there = Map.of(new TopicPartition(topic, 0), new OffsetAndMetadata(0));
                 // The group has members, and the one who commits is none of them.
-                Check.fails(UnknownMemberIdException.class, () -> admin.alterConsumerGroupOffsets(topic, there).all().get());
+                Check.fails(UnknownMemberIdException.class,
+                    () -> admin.alterConsumerGroupOffsets(topic, there).all().get());
             }
         }
     }

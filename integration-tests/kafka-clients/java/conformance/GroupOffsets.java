@@ -63,7 +63,8 @@ final class GroupOffsets {
         TopicPartition where = new TopicPartition(topic, 0);
         var settings = Target.settings("group.id", topic, "enable.auto.commit", true, "auto.commit.interval.ms", 300);
         try (Member member = Member.start(target, settings, topic)) {
-            Check.eventually(Target.SOON, () -> committed(target, topic, where) == 20, () -> "not committed while polling");
+            Check.eventually(Target.SOON, () -> committed(target, topic, where) == 20,
+                () -> "not committed while polling");
             target.fill(topic, 0, "w", 5);
             Check.eventually(Target.SOON, () -> member.records.size() == 25, () -> "got " + member.records.size());
         }

@@ -124,7 +124,7 @@ final class Member implements AutoCloseable {
         }
     }
 
-    /** Waits until the members have all partitions of the topic between them, none twice, each at least {@code least}. */
+    /** Waits until the members have all partitions between them, none twice, each at least {@code least}. */
     static void awaitShared(String topic, int partitions, int least, Member... members) throws Exception {
         Set<TopicPartition> all = Set.copyOf(Target.partitions(topic, partitions));
         Check.eventually(Duration.ofSeconds(75), () -> {
