@@ -400,8 +400,10 @@ mod tests {
             let plan = sessions.plan(request(0, 0, &[(0, 0)]), now).unwrap();
             sessions.select(plan, &[told(0, false)], fresh, now).session_id
         };
-        assert_eq!(begin(8, NOW), 8);
-        assert_eq!(begin(9, NOW), 0);
+        // Later than the first one, so that it is known which of them goes.
+        let soon = NOW + Duration::from_secs(1);
+        assert_eq!(begin(8, soon), 8);
+        assert_eq!(begin(9, soon), 0);
         let later = NOW + EVICTABLE_AFTER + Duration::from_secs(1);
         assert_eq!(begin(9, later), 9);
         assert_eq!((sessions.len(), sessions.partitions), (2, 2));
