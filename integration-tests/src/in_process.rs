@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bmq_broker::{BrokerComponents, BrokerConfig};
-use bmq_common::{Metrics, Random, Readiness, SharedClock, Shutdown, SystemClock, Tasks};
+use bmq_common::{ByteSize, Metrics, Random, Readiness, SharedClock, Shutdown, SystemClock, Tasks};
 use bmq_controller::{ControllerComponents, ControllerConfig};
 use bmq_meta::{MetaServer, MetaServerConfig, SharedStore};
 use bmq_partition::PartitionConfig;
@@ -141,7 +141,10 @@ async fn start_proxy(
         metrics: around.metrics.clone(),
         readiness: around.readiness.clone(),
     };
-    let server = bmq_proxy::Server::build(ProxyConfig::default(), components).await?;
+    let mut config = ProxyConfig::default();
+    // Tests damage files while they are served.
+    config.fetch.chunk_cache_bytes = ByteSize(0);
+    let server = bmq_proxy::Server::build(config, components).await?;
     let tasks = Tasks::new(Shutdown::new());
     let serving = serve(listener, server.grpc_routes(), tasks.shutdown().clone(), Limits::default());
     tasks.spawn("grpc", async move {

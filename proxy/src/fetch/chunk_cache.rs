@@ -72,7 +72,8 @@ pub struct FileEnd {
 pub struct ChunkCache {
     store: Arc<dyn SegmentStore>,
     deadline: Duration,
-    chunks: Cache<ChunkId, Chunk>,
+    /// Nothing is kept without room.
+    chunks: Option<Cache<ChunkId, Chunk>>,
     indexes: Cache<SegmentPath, (Arc<SegmentIndex>, u32)>,
     /// Loads ahead of their readers that may be under way.
     ahead: Arc<Semaphore>,
@@ -93,7 +94,7 @@ impl ChunkCache {
         Self {
             store,
             deadline,
-            chunks: Cache::builder().weigher(chunk_weight).max_capacity(cache_bytes).build(),
+            chunks: (cache_bytes > 0).then(|| Cache::builder().weigher(chunk_weight).max_capacity(cache_bytes).build()),
             indexes: Cache::builder().weigher(index_weight).max_capacity(INDEX_BYTES).build(),
             ahead: Arc::new(Semaphore::new((ahead_bytes as usize / CHUNK_LEN).min(Semaphore::MAX_PERMITS))),
             metrics,
@@ -114,12 +115,13 @@ impl ChunkCache {
 
     /// A chunk, from memory or loaded.
     pub async fn chunk(&self, id: ChunkId, end: &FileEnd) -> Result<Chunk, SharedError> {
+        let Some(chunks) = &self.chunks else { return self.load(id, end).await.map_err(Arc::new) };
         let mut loaded = false;
         let load = async {
             loaded = true;
             self.load(id, end).await
         };
-        let chunk = self.chunks.try_get_with(id, load).await?;
+        let chunk = chunks.try_get_with(id, load).await?;
         if !loaded {
             self.metrics.chunk_hit();
         }
@@ -128,7 +130,8 @@ impl ChunkCache {
 
     /// Begins to load a chunk that will be wanted soon, if it is not there and there is room for that.
     pub fn load_ahead(self: &Arc<Self>, id: ChunkId, end: &FileEnd) -> Option<AbortOnDropHandle<()>> {
-        if id.start() >= end.position || self.chunks.contains_key(&id) {
+        let chunks = self.chunks.clone()?;
+        if id.start() >= end.position || chunks.contains_key(&id) {
             return None;
         }
         let room = Arc::clone(&self.ahead).try_acquire_owned().ok()?;
@@ -136,7 +139,7 @@ impl ChunkCache {
         Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let load = async { cache.load(id, &end).await };
             // Whoever comes to need the chunk tries again, and is told.
-            if let Err(error) = cache.chunks.try_get_with(id, load).await {
+            if let Err(error) = chunks.try_get_with(id, load).await {
                 warn!(%error, "reading ahead failed");
             }
             drop(room);
