@@ -36,7 +36,7 @@ fn topics_and_records_are_shown_to_people_and_to_scripts() -> Result<()> {
     let created = standalone.json(&[&["topic", "create", "orders"], &settings[..]].concat())?;
     let expected = json!({
         "name": "orders", "topic_id": created["topic_id"], "partitions": 2,
-        "config": {"segment.bytes": "1048576"}, "deleting": false,
+        "config": {"segment.bytes": "1048576"}, "deleting": false, "internal": false,
     });
     ensure!(created == expected, "{created}");
     ensure!(standalone.json(&["topic", "list", "-o", "json"])? == json!({"topics": [created]}));
