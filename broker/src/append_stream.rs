@@ -140,7 +140,9 @@ mod tests {
         let (items, items_receiver) = mpsc::channel(1);
         items.send(vec![item(1, 0), item(2, 0), item(3, 1), item(4, 1)]).await.unwrap();
         drop(items);
-        tokio::spawn(task.run(items_receiver, Shutdown::new()));
+        // On a thread of its own: a lock that is never free must fail the test, not hang it.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        std::thread::spawn(move || runtime.block_on(task.run(items_receiver, Shutdown::new())));
         let answered = answer_stream(received).concat();
         let answers = tokio::time::timeout(Duration::from_secs(10), answered).await.expect("the task goes on");
         let codes: Vec<_> = answers.into_iter().map(|answer| (answer.id, answer.result.unwrap_err().code)).collect();
