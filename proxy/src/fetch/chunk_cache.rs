@@ -59,6 +59,8 @@ pub struct Chunk {
     /// They are what the index says. Otherwise there is no index, or it says something else, and each batch has to
     /// prove itself.
     pub is_checked: bool,
+    /// They are not what the index says.
+    pub is_damaged: bool,
 }
 
 /// What a cursor knows of the file that it reads.
@@ -122,6 +124,10 @@ impl ChunkCache {
             self.load(id, end).await
         };
         let chunk = chunks.try_get_with(id, load).await?;
+        if chunk.is_damaged {
+            // The next one to ask may be answered by another replica.
+            chunks.invalidate(&id).await;
+        }
         if !loaded {
             self.metrics.chunk_hit();
         }
@@ -150,19 +156,15 @@ impl ChunkCache {
         let stop = id.next().start().min(end.position);
         let bytes = self.in_time(id.path, "read", self.store.read(id.path, id.start(), stop)).await?;
         self.metrics.chunk_loaded(bytes.len());
-        let is_checked = match &end.index {
-            Some(index) if index.end_position == end.position => {
-                let checked = index.check_chunk(id.number as usize, &bytes);
-                if let Err(error) = &checked {
-                    let (file, chunk) = (id.path.data_path(), id.number);
-                    warn!(file, chunk, %error, "a segment is damaged; what is intact of it can still be read");
-                    self.metrics.chunk_damaged();
-                }
-                checked.is_ok()
-            }
-            _ => false,
-        };
-        Ok(Chunk { bytes, is_checked })
+        let index = end.index.as_ref().filter(|index| index.end_position == end.position);
+        let checked = index.map(|index| index.check_chunk(id.number as usize, &bytes));
+        if let Some(Err(error)) = &checked {
+            let (file, chunk) = (id.path.data_path(), id.number);
+            warn!(file, chunk, %error, "a segment is damaged; what is intact of it can still be read");
+            self.metrics.chunk_damaged();
+        }
+        let (is_checked, is_damaged) = (matches!(checked, Some(Ok(()))), matches!(checked, Some(Err(_))));
+        Ok(Chunk { bytes, is_checked, is_damaged })
     }
 
     async fn in_time<T>(

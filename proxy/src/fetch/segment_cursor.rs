@@ -88,7 +88,7 @@ impl SegmentCursor {
         // A batch that is cut says how long it is.
         let mut needed = 1;
         while self.position < self.end.position {
-            let Chunk { bytes, is_checked } = self.bytes_at_position(needed).await?;
+            let Chunk { bytes, is_checked, .. } = self.bytes_at_position(needed).await?;
             let remaining = self.end.position.since(self.position);
             let trust = match (is_checked, self.compacted) {
                 (true, _) => Trust::Checked,
@@ -128,16 +128,17 @@ impl SegmentCursor {
         if first.bytes.len() >= needed {
             return Ok(first);
         }
-        let mut is_checked = first.is_checked;
+        let Chunk { mut is_checked, mut is_damaged, .. } = first;
         let mut whole = BytesMut::with_capacity(needed);
         whole.extend_from_slice(&first.bytes);
         while whole.len() < needed {
             id = id.next();
             let chunk = self.chunks.chunk(id, &self.file).await?;
             is_checked &= chunk.is_checked;
+            is_damaged |= chunk.is_damaged;
             whole.extend_from_slice(&chunk.bytes[..chunk.bytes.len().min(needed - whole.len())]);
         }
-        Ok(Chunk { bytes: whole.freeze(), is_checked })
+        Ok(Chunk { bytes: whole.freeze(), is_checked, is_damaged })
     }
 
     /// Begins to load what comes next, once the reader has shown that it reads on.

@@ -147,8 +147,12 @@ async fn without_room_or_index_the_same_bytes_come() {
 async fn a_damaged_chunk_costs_only_the_damaged_batch() {
     let segment = Segment::new(64 << 20).await;
     let in_third = segment.batches[..2].iter().map(Bytes::len).sum::<usize>() as u64 + 5_000;
-    segment.store.flip_bit(segment.path, BytePosition(FIRST_BATCH_POSITION.0 + in_third)).unwrap();
+    let place = BytePosition(FIRST_BATCH_POSITION.0 + in_third);
+    segment.store.flip_bit(segment.path, place).unwrap();
     let expected = [&segment.batches[..2], &segment.batches[3..]].concat().concat();
     assert!(segment.read_from(0, 1 << 20).await == expected);
-    assert_eq!(segment.metric("bmq_proxy_damaged_chunks_total"), 1);
+    assert!(segment.metric("bmq_proxy_damaged_chunks_total") >= 1);
+    // What was damaged is not kept: as soon as the store gives the right bytes, they are read.
+    segment.store.flip_bit(segment.path, place).unwrap();
+    assert!(segment.read_from(0, 1 << 20).await == segment.batches.concat());
 }
