@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bmq_coordinator::shard::handle::ShardStatus;
+use bmq_coordinator::topics::TopicView;
 use bmq_proto::meta::MetaService;
 use bmq_proto::{ErrorCode, Happened, Offset, TopicId};
 use bmq_storage::faulty::{Fault, FaultyStore, Operation};
@@ -121,6 +122,26 @@ async fn offsets_of_a_topic_deleted_meanwhile_are_gone() {
         }
     };
     tokio::time::timeout(PATIENCE, forgotten).await.expect("the shard learns of the deletion");
+}
+
+#[tokio::test]
+async fn offsets_outlast_a_watch_that_does_not_know_their_topic_yet() {
+    let world = World::new(memory()).await;
+    let (orders, returns) = (world.create_topic("orders").await, world.create_topic("returns").await);
+    let owner = world.claim(1).await;
+    assert_eq!(owner.commit("readers", "orders", orders, 1).await, Ok(0));
+    assert_eq!(owner.commit("readers", "returns", returns, 2).await, Ok(0));
+    world.meta.delete_topic("returns").await.unwrap();
+    // A view that knows neither; only one of them was deleted.
+    let mut listed = world.meta.list_topics().await.unwrap();
+    listed.retain(|topic| topic.is_internal());
+    world.topics.send_replace(Arc::new(TopicView::of(&listed)));
+    let forgotten = async {
+        while owner.fetch("readers").await != Ok(vec![1]) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, forgotten).await.expect("the deleted topic alone is forgotten");
 }
 
 #[tokio::test(flavor = "multi_thread")]
